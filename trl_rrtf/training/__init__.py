@@ -1,0 +1,1 @@
+"""Training on ranked groups: configuration, collator, losses, trainer, model card."""

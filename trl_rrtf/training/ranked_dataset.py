@@ -1,0 +1,205 @@
+"""From rows of text to tokenised ranked groups: checks, preference rows as groups of two, lengths, groups without signal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerBase
+from trl import extract_prompt
+
+from trl_rrtf.errors import ConfigError, RowError
+from trl_rrtf.groups import TEACHER_SOURCES, RankedGroup
+from trl_rrtf.training.config import RRTFConfig
+from trl_rrtf.training.losses import RANK_OBJECTIVES, STUDENT, TEACHER, UNKNOWN
+
+logger = logging.getLogger(__name__)
+
+TOKENIZED_COLUMN = "completion_ids"
+"""A data set with this column is tokenised already."""
+
+
+def to_ranked_group(row: Mapping[str, Any], where: str) -> RankedGroup:
+    """Checks a ranked row, or turns a TRL preference row (`chosen`, `rejected`) into a group of two.
+
+    Raises:
+        RowError: The row breaks the format.
+    """
+    if "completions" in row or not {"chosen", "rejected"} <= set(row):
+        return RankedGroup.from_row(row, where)
+    if row.get("prompt") is None:  # an implicit prompt: the messages that both share
+        row = {**row, **extract_prompt(dict(row))}
+    return RankedGroup.from_row(
+        {
+            "prompt": row["prompt"],
+            "completions": [row["chosen"], row["rejected"]],
+            "scores": [1.0, 0.0],
+            "sources": ["teacher", "student"],
+            **{key: row[key] for key in ("tools", "chat_template_kwargs") if key in row},
+        },
+        where,
+    )
+
+
+def check_rows(dataset: Any, name: str) -> None:
+    """Checks the rows of a data set before a model is loaded; of a stream, the first one (the rest as they come).
+
+    Args:
+        dataset: A `Dataset`, an `IterableDataset`, a dictionary of them, or None.
+        name: The argument's name, for the error message.
+
+    Raises:
+        RowError: A row breaks the format.
+        ConfigError: The data set is of another type, or empty.
+    """
+    if dataset is None:
+        return
+    if isinstance(dataset, dict):
+        for key, part in dataset.items():
+            check_rows(part, f"{name}[{key!r}]")
+        return
+    if not isinstance(dataset, Dataset | IterableDataset):
+        raise ConfigError(f"`{name}`: expected a `Dataset` or an `IterableDataset`, got {type(dataset).__name__}")
+    empty = True
+    for index, row in enumerate(dataset):
+        empty = False
+        if TOKENIZED_COLUMN in row:
+            break
+        if "image" in row or "images" in row:
+            raise ConfigError(f"`{name}`: RRTF does not train vision models; remove the image columns")
+        to_ranked_group(row, f"`{name}`, row {index}")
+        if isinstance(dataset, IterableDataset):
+            break
+    if empty:
+        raise ConfigError(f"`{name}`: the data set is empty; give at least one ranked group")
+
+
+def prepare_ranked_groups(
+    dataset: Dataset | IterableDataset, processing_class: PreTrainedTokenizerBase, args: RRTFConfig, name: str
+) -> Dataset | IterableDataset:
+    """Tokenises a data set of ranked groups.
+
+    Args:
+        dataset: Ranked rows, or TRL preference rows. One that is tokenised already is returned as it is.
+        processing_class: The tokenizer.
+        args: `max_length`, `groups_without_pairs`, `rank_loss`, `dataset_num_proc`.
+        name: `train`, `eval` or the evaluation set's key, for messages.
+
+    Returns:
+        Columns `prompt_ids` (P,), `completion_ids` (N, T_i), `scores` (N,), `sources` (N,) codes, `num_dropped` (candidates
+        longer than `max_length`, which are left out, never cut) and `group_index` (row number in the data set given).
+
+    Raises:
+        RowError: A row breaks the format, or nothing is left of the data set.
+    """
+    columns = list(next(iter(dataset)))
+    if TOKENIZED_COLUMN in columns:
+        return dataset
+    tokenize = partial(_tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length)
+    keep = partial(_is_kept, objective=args.rank_loss, groups_without_pairs=args.groups_without_pairs)
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(tokenize, with_indices=True, remove_columns=columns).filter(keep)
+    with PartialState().main_process_first():
+        tokenized = dataset.map(
+            tokenize,
+            with_indices=True,
+            remove_columns=columns,
+            num_proc=args.dataset_num_proc,
+            desc=f"Tokenizing {name} groups",
+        )
+        kept = tokenized.filter(keep, num_proc=args.dataset_num_proc, desc=f"Filtering {name} groups")
+    _report_losses(tokenized, kept, args, name)
+    return kept
+
+
+def _report_losses(tokenized: Dataset, kept: Dataset, args: RRTFConfig, name: str) -> None:
+    """Says how much was left out; an empty rest is an error."""
+    dropped = sum(tokenized["num_dropped"])
+    total = dropped + sum(map(len, tokenized["scores"]))
+    if dropped:
+        logger.warning("%s: %d of %d candidates are longer than `max_length=%s` and are dropped", name, dropped, total, args.max_length)
+    if len(kept) < len(tokenized):
+        logger.warning(
+            "%s: %d of %d groups are dropped: no candidate fits `max_length`, or no ordered pair is left and "
+            "`groups_without_pairs` is `drop`",
+            name,
+            len(tokenized) - len(kept),
+            len(tokenized),
+        )
+    if not len(kept):
+        raise RowError(
+            name, None, f"none of the {len(tokenized)} groups is left; raise `max_length` (now {args.max_length}) or check the scores"
+        )
+
+
+def _tokenize_row(
+    row: Mapping[str, Any], index: int, *, name: str, processing_class: PreTrainedTokenizerBase, max_length: int | None
+) -> dict[str, Any]:
+    group = to_ranked_group(row, f"`{name}`, row {index}")
+    prompt_ids, completion_ids = tokenize_group(group, processing_class)
+    fits = [max_length is None or len(prompt_ids) + len(ids) <= max_length for ids in completion_ids]
+    return {
+        "prompt_ids": prompt_ids,
+        "completion_ids": [ids for ids, fit in zip(completion_ids, fits, strict=True) if fit],
+        "scores": [score for score, fit in zip(group.scores, fits, strict=True) if fit],
+        "sources": [code for code, fit in zip(_source_codes(group), fits, strict=True) if fit],
+        "num_dropped": fits.count(False),
+        "group_index": index,
+    }
+
+
+def _source_codes(group: RankedGroup) -> list[int]:
+    if group.sources is None:
+        return [UNKNOWN] * len(group.scores)
+    return [TEACHER if source in TEACHER_SOURCES else STUDENT for source in group.sources]
+
+
+def _is_kept(row: Mapping[str, Any], *, objective: str, groups_without_pairs: str) -> bool:
+    if not row["scores"]:
+        return False
+    if groups_without_pairs == "sft":
+        return True
+    scores = torch.tensor(row["scores"])
+    pairs = RANK_OBJECTIVES[objective].pairs(scores, torch.zeros(len(scores)), torch.tensor(row["sources"]))
+    return bool(pairs.any())
+
+
+def tokenize_group(group: RankedGroup, processing_class: PreTrainedTokenizerBase) -> tuple[list[int], list[list[int]]]:
+    """Tokenises a group as TRL's `SFTTrainer` does a prompt and its completion, with one prompt for all candidates.
+
+    Text completions get an end-of-sequence token; conversations end as the chat template says. As in TRL, a completion
+    starts where its tokens and the prompt's diverge, here at the first such place among all candidates.
+
+    Returns:
+        The prompt's ids (P,) and each candidate's ids (N, T_i).
+    """
+    if isinstance(group.prompt, str):
+        eos = processing_class.eos_token
+        prompt_ids = processing_class(group.prompt)["input_ids"]
+        texts = [text if eos is None or text.endswith(eos) else text + eos for text in group.completions]
+        full_ids = [processing_class(group.prompt + text)["input_ids"] for text in texts]
+    else:
+        options = {"tools": group.extra.get("tools"), **(group.extra.get("chat_template_kwargs") or {})}
+        apply = partial(processing_class.apply_chat_template, tokenize=True, return_dict=True, **options)
+        prompt_ids = apply(group.prompt, add_generation_prompt=True)["input_ids"]
+        full_ids = [apply(group.prompt + messages)["input_ids"] for messages in group.completions]
+    shared = min(_common_prefix_length(prompt_ids, ids) for ids in full_ids)
+    if shared < len(prompt_ids):
+        logger.warning(
+            "a prompt's tokens are not a prefix of prompt and completion (they end in %r); completions are scored from where "
+            "they diverge. End prompts on a token boundary, or use a chat template that renders both alike",
+            processing_class.decode(prompt_ids[shared:]),
+        )
+    return prompt_ids[:shared], [ids[shared:] for ids in full_ids]
+
+
+def _common_prefix_length(first: list[int], second: list[int]) -> int:
+    for position, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return position
+    return min(len(first), len(second))
