@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 # Before any Hugging Face import: no test may talk to the Hub, and TRL's usage pings stay off.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -74,13 +75,16 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ranked_row(n_candidates: int, *, prompt: str = "Write add.", seed: int = 0) -> dict[str, Any]:
-    """A ranked group of `n_candidates`: a teacher that passed, then students with lower scores, of different lengths."""
-    completions = ["def add(a, b):\n    return a + b\n"]
-    completions += [f"def add(a, b):\n    return a - b + {seed + i}\n" * (1 + i % 3) for i in range(1, n_candidates)]
+    """A ranked group of one teacher and students, of different lengths; a random model puts about half of its pairs wrong."""
+    rng = random.Random(seed)
+    names = ["add", "value", "item", "total", "+", "-", "7", "if x:", "return"]
+    completions = [
+        "def f(a, b):\n    return " + " ".join(rng.choices(names, k=rng.randint(2, 12))) + "\n" for _ in range(n_candidates)
+    ]
     return {
         "prompt": prompt,
         "completions": completions,
-        "scores": [3.5] + [float((seed + i) % 3) for i in range(1, n_candidates)],
+        "scores": [3.25] + [float(rng.randint(0, 3)) for _ in range(1, n_candidates)],
         "sources": ["teacher"] + ["student"] * (n_candidates - 1),
     }
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from trl import SFTConfig
 
 from trl_rrtf.errors import ConfigError
@@ -38,7 +39,8 @@ class RRTFConfig(RRTFOptions, SFTConfig):
     cannot honour is refused with what to do instead: packing, padding-free batches, assistant-only loss, truncation,
     label smoothing, other loss types.
 
-    Defaults that differ from `SFTConfig`: `remove_unused_columns` is `False` (the trainer keeps just what it needs).
+    Defaults that differ from `SFTConfig`: `remove_unused_columns` is `False` (the trainer keeps just what it needs); `bf16` is
+    on only where there is an accelerator, so that a script runs unchanged on a CPU.
 
     Batch sizes count *groups*: `per_device_train_batch_size=4` is four prompts with all their candidates. The loss is a mean
     over the groups of an update, so it does not depend on how an update is split into batches or over devices.
@@ -61,6 +63,8 @@ class RRTFConfig(RRTFOptions, SFTConfig):
 
     def __post_init__(self) -> None:
         """Checks RRTF's options, then those that it cannot honour."""
+        if self.bf16 is None and not torch.accelerator.is_available():
+            self.bf16 = False
         super().__post_init__()
         _check_choice("rank_loss", self.rank_loss, RANK_LOSS_CHOICES)
         _check_choice("sft_reduction", self.sft_reduction, SFT_REDUCTIONS)

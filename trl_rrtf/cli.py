@@ -1,0 +1,209 @@
+"""`trl-rrtf STAGE`: the command line. Thin: each stage's module does the work, and heavy imports happen inside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trl_rrtf import __version__
+from trl_rrtf.errors import ConfigError, TrlRrtfError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command.
+
+    Attributes:
+        summary: What it does, in a line.
+        configs: `module:Class` of the dataclasses that its options fill, in the order of the function's arguments.
+        function: `module:function` that does the work and returns a summary.
+        help_configs: `module:Class` of the dataclasses that `--help` shows, where `configs` would import torch.
+        help_note: What `--help` says of the options that it does not show.
+    """
+
+    summary: str
+    configs: tuple[str, ...]
+    function: str
+    help_configs: tuple[str, ...] = ()
+    help_note: str = ""
+
+
+STAGES = {
+    "sample": Stage(
+        "candidates for each problem, from a student or a teacher model",
+        ("trl_rrtf.sampling.config:SampleArguments", "trl_rrtf.sampling.config:SamplingConfig"),
+        "trl_rrtf.sampling.stage:run_sample",
+    ),
+    "judge": Stage(
+        "a verdict for each candidate, from its unit tests",
+        ("trl_rrtf.judging.config:JudgeArguments", "trl_rrtf.judging.config:JudgeConfig"),
+        "trl_rrtf.judging.stage:run_judge",
+    ),
+    "rank": Stage(
+        "scores and ranked groups, from verdicts and sources",
+        ("trl_rrtf.ranking:RankArguments", "trl_rrtf.ranking:RankConfig"),
+        "trl_rrtf.ranking:run_rank",
+    ),
+    "train": Stage(
+        "a checkpoint, from ranked groups",
+        ("trl_rrtf.training.stage:TrainArguments", "trl_rrtf.training.config:RRTFConfig", "trl:ModelConfig"),
+        "trl_rrtf.training.stage:run_train",
+        help_configs=("trl_rrtf.training.stage:TrainArguments", "trl_rrtf.training.options:RRTFOptions"),
+        help_note="Further options: every field of TRL's SFTConfig (--output_dir, --learning_rate, --num_train_epochs, "
+        "--per_device_train_batch_size, --bf16 ...) and ModelConfig (--dtype, --use_peft, --lora_r, --load_in_4bit ...); "
+        "`trl sft --help` lists them.",
+    ),
+    "evaluate": Stage(
+        "pass@k of a model on problems with tests",
+        (
+            "trl_rrtf.evaluation.config:EvaluateArguments",
+            "trl_rrtf.sampling.config:SamplingConfig",
+            "trl_rrtf.judging.config:JudgeConfig",
+        ),
+        "trl_rrtf.evaluation.stage:run_evaluate",
+    ),
+}
+
+_OTHER_COMMANDS = {
+    "run": "all stages from one YAML file, resumable",
+    "env": "versions and devices, for bug reports",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Command line without the program's name; by default that of the process.
+
+    Returns:
+        Exit status: 0 only if the work is done, 1 after an error that the message explains, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments.pop(0) if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if command == "--version":
+        print(__version__)
+        return 0
+    if command not in STAGES and command not in _OTHER_COMMANDS:
+        print(f"trl-rrtf: `{command}` is no command; the commands are {', '.join([*STAGES, *_OTHER_COMMANDS])}", file=sys.stderr)
+        return 2
+    try:
+        return _dispatch(command, arguments)
+    except TrlRrtfError as error:
+        print(f"trl-rrtf {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\ntrl-rrtf {command}: interrupted; what is done is kept, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _dispatch(command: str, arguments: list[str]) -> int:
+    wants_help = "-h" in arguments or "--help" in arguments
+    if command == "run":
+        from trl_rrtf.pipeline import PipelineConfig, load_pipeline_config, run_pipeline
+
+        if wants_help:
+            print(_help("run", _OTHER_COMMANDS["run"], [PipelineConfig], "Nested settings: --train.learning_rate 1e-5"))
+            return 0
+        run_pipeline(load_pipeline_config(arguments))
+        return 0
+    if command == "env":
+        from trl_rrtf.environment import environment
+
+        if wants_help:
+            print(_help("env", _OTHER_COMMANDS["env"], [], ""))
+        else:
+            _print_summary("environment", environment())
+        return 0
+    stage = STAGES[command]
+    if wants_help:
+        configs = [_load(name) for name in stage.help_configs or stage.configs]
+        print(_help(command, stage.summary, configs, stage.help_note))
+        return 0
+    configs = _parse(command, stage, arguments)
+    _print_summary(command, _load(stage.function)(*configs))
+    return 0
+
+
+def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[Any, ...]:
+    from trl import TrlParser
+
+    parser = TrlParser([_load(name) for name in stage.configs], prog=f"trl-rrtf {command}", allow_abbrev=False)
+    try:
+        return tuple(parser.parse_args_and_config(arguments))
+    except OSError as error:
+        if isinstance(error, TrlRrtfError):
+            raise
+        raise ConfigError(f"`config`: cannot read `{error.filename}`: {error.strerror}; check the path") from error
+    except ValueError as error:
+        if isinstance(error, TrlRrtfError):
+            raise
+        raise ConfigError(str(error)) from error
+
+
+def _load(name: str) -> Any:
+    """The object behind `module:name`."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _overview() -> str:
+    commands = {**{name: stage.summary for name, stage in STAGES.items()}, **_OTHER_COMMANDS}
+    lines = [
+        "usage: trl-rrtf COMMAND [--config FILE.yaml] [--field value ...]",
+        "",
+        "RRTF (PanGu-Coder2): align a code model with ranking feedback from unit tests and teachers.",
+        "",
+        *(f"  {name:<10}{summary}" for name, summary in commands.items()),
+        "",
+        "trl-rrtf COMMAND --help shows a command's options; trl-rrtf --version the version.",
+    ]
+    return "\n".join(lines)
+
+
+def _help(command: str, summary: str, configs: Sequence[type], note: str) -> str:
+    """The options of a command, from its dataclasses alone: TRL's parser would import torch and take seconds."""
+    lines = [f"usage: trl-rrtf {command} [--config FILE.yaml] [--field value ...]", "", summary, ""]
+    for config in configs:
+        for option in dataclasses.fields(config):
+            lines.append(f"  --{option.name} {_default(option)}")
+            lines += textwrap.wrap(option.metadata.get("help", ""), width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    if note:
+        lines += ["", *textwrap.wrap(note, width=100)]
+    return "\n".join(lines)
+
+
+def _default(option: dataclasses.Field[Any]) -> str:
+    if option.default_factory is not dataclasses.MISSING:
+        return f"(default: {option.default_factory()!r})"
+    return "(required)" if option.default is dataclasses.MISSING else f"(default: {option.default!r})"
+
+
+def _print_summary(title: str, summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            for key, part in value.items():
+                table.add_row(f"{name}: {key}", _shown(part))
+        else:
+            table.add_row(name, _shown(value))
+    Console().print(table)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What `trl-rrtf env` reports: versions and devices, for bug reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+_PACKAGES = ("trl-rrtf", "trl", "transformers", "torch", "accelerate", "datasets", "peft", "huggingface-hub")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and whether TRL's usage pings are on.
+
+    Returns:
+        Name -> value, for a table.
+    """
+    import torch
+
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or ["none"]
+    pings_off = any(os.environ.get(name) for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "CI"))
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        **{name: _version(name) for name in _PACKAGES},
+        "CUDA devices": ", ".join(devices),
+        "TRL usage pings": "off" if pings_off else "on (HF_HUB_DISABLE_TELEMETRY=1 turns them off)",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
