@@ -31,6 +31,12 @@ CODE = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_leftover_mixed_precision() -> None:
+    """`TrainingArguments(bf16=True)` leaves this variable behind, and accelerate obeys it in trainers without bf16."""
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random tiny Llama and a trained byte-level tokenizer; pad and end of sequence differ."""

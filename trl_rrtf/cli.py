@@ -93,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if command not in STAGES and command not in _OTHER_COMMANDS:
-        print(f"trl-rrtf: `{command}` is no command; the commands are {', '.join([*STAGES, *_OTHER_COMMANDS])}", file=sys.stderr)
+        print(
+            f"trl-rrtf: `{command}` is no command; the commands are {', '.join([*STAGES, *_OTHER_COMMANDS])}", file=sys.stderr
+        )
         return 2
     try:
         return _dispatch(command, arguments)
@@ -175,7 +177,9 @@ def _help(command: str, summary: str, configs: Sequence[type], note: str) -> str
     for config in configs:
         for option in dataclasses.fields(config):
             lines.append(f"  --{option.name} {_default(option)}")
-            lines += textwrap.wrap(option.metadata.get("help", ""), width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += textwrap.wrap(
+                option.metadata.get("help", ""), width=100, initial_indent=" " * 6, subsequent_indent=" " * 6
+            )
     if note:
         lines += ["", *textwrap.wrap(note, width=100)]
     return "\n".join(lines)

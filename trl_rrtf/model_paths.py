@@ -23,7 +23,9 @@ def require_model(model: str, argument: str = "model") -> None:
     path = Path(model)
     if path.is_dir():
         if not any((path / name).is_file() for name in _WEIGHT_FILES):
-            raise LoadError(f"`{argument}`: the folder `{model}` holds no {' or '.join(_WEIGHT_FILES)}; is the model saved there?")
+            raise LoadError(
+                f"`{argument}`: the folder `{model}` holds no {' or '.join(_WEIGHT_FILES)}; is the model saved there?"
+            )
         return
     looks_like_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or path.exists()
     if looks_like_path or not model:

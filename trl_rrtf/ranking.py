@@ -206,7 +206,9 @@ def run_rank(arguments: RankArguments, config: RankConfig) -> dict[str, Any]:
         if ranked is not None:
             ranked_groups.append(ranked)
     if not ranked_groups:
-        raise ConfigError(f"`input`: none of the {len(groups)} groups is left ({_counts(fates)}); sample more, or from a teacher")
+        raise ConfigError(
+            f"`input`: none of the {len(groups)} groups is left ({_counts(fates)}); sample more, or from a teacher"
+        )
     with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer:
         if not writer.finished:
             writer.write(ranked_groups[writer.rows_done :])

@@ -78,7 +78,9 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield where, json.loads(line)
             except json.JSONDecodeError as error:
-                raise RowError(where, None, f"not JSON ({error.msg} at character {error.pos + 1}); one object a line is expected") from error
+                raise RowError(
+                    where, None, f"not JSON ({error.msg} at character {error.pos + 1}); one object a line is expected"
+                ) from error
 
 
 def _numbered(name: str, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -117,9 +117,7 @@ def test_nothing_left_is_an_error(tokenizer, tmp_path):
 def test_streams_are_prepared_row_by_row(tokenizer, tmp_path):
     rows = [ranked_row(3, seed=seed) for seed in range(3)]
     whole = prepare_ranked_groups(Dataset.from_list(rows), tokenizer, config(tmp_path), "train")
-    stream = prepare_ranked_groups(
-        IterableDataset.from_generator(lambda: iter(rows)), tokenizer, config(tmp_path), "train"
-    )
+    stream = prepare_ranked_groups(IterableDataset.from_generator(lambda: iter(rows)), tokenizer, config(tmp_path), "train")
     assert list(stream) == list(whole)
 
 

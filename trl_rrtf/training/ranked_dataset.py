@@ -122,7 +122,9 @@ def _report_losses(tokenized: Dataset, kept: Dataset, args: RRTFConfig, name: st
     dropped = sum(tokenized["num_dropped"])
     total = dropped + sum(map(len, tokenized["scores"]))
     if dropped:
-        logger.warning("%s: %d of %d candidates are longer than `max_length=%s` and are dropped", name, dropped, total, args.max_length)
+        logger.warning(
+            "%s: %d of %d candidates are longer than `max_length=%s` and are dropped", name, dropped, total, args.max_length
+        )
     if len(kept) < len(tokenized):
         logger.warning(
             "%s: %d of %d groups are dropped: no candidate fits `max_length`, or no ordered pair is left and "
@@ -133,7 +135,9 @@ def _report_losses(tokenized: Dataset, kept: Dataset, args: RRTFConfig, name: st
         )
     if not len(kept):
         raise RowError(
-            name, None, f"none of the {len(tokenized)} groups is left; raise `max_length` (now {args.max_length}) or check the scores"
+            name,
+            None,
+            f"none of the {len(tokenized)} groups is left; raise `max_length` (now {args.max_length}) or check the scores",
         )
 
 

@@ -255,5 +255,3 @@ class RRTFTrainer(SFTTrainerHooks):
         """Writes `README.md` into the output folder: base model, objective, settings, citations."""
         if self.is_world_process_zero():
             write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=tags)
-
-

@@ -1,0 +1,61 @@
+# Two environments: the default with transformers 4.57, and one with transformers 5. Both are made from scratch here.
+PYTHON ?= python3
+VENV := .venv
+VENV5 := .venv-transformers5
+MODEL := models/SmolLM2-135M-Instruct
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: quickstart test test-transformers5 lint types docs model clean
+
+quickstart: $(MODEL)/config.json  ## The whole loop on a small model: about 20 minutes on 2 CPU cores.
+	$(VENV)/bin/trl-rrtf run --config recipes/quickstart/pipeline.yaml
+
+test: $(VENV)/.dev  ## The tests, with transformers 4.57.
+	$(VENV)/bin/python -m pytest
+
+test-transformers5: $(VENV5)/.dev  ## The tests, with transformers 5.
+	$(VENV5)/bin/python -m pytest
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+docs: $(VENV)/.docs
+	$(VENV)/bin/mkdocs build --strict
+
+model: $(MODEL)/config.json
+
+$(MODEL)/config.json: $(VENV)/.quickstart
+	$(VENV)/bin/python recipes/quickstart/prepare_model.py --output $(MODEL)
+
+# torch first and alone, with the pinned version: on a machine with a GPU the same line gives the CUDA build.
+$(VENV)/.base: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.quickstart: $(VENV)/.base pyproject.toml
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,quickstart]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,quickstart,dev]'
+	$(VENV)/bin/pip check
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,quickstart,dev,docs]'
+	touch $@
+
+$(VENV5)/.dev: constraints-transformers5.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV5)
+	$(VENV5)/bin/pip install --quiet $(TORCH)
+	$(VENV5)/bin/pip install --quiet -c constraints-transformers5.txt -e '.[peft,quickstart,dev]'
+	$(VENV5)/bin/pip check
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV5) .pytest_cache .mypy_cache .ruff_cache site

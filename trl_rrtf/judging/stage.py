@@ -1,0 +1,98 @@
+"""The `judge` stage: candidate groups in, judged groups out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from trl_rrtf.errors import JudgeError
+from trl_rrtf.groups import CandidateGroup, JudgedGroup, Outcome, Verdict
+from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
+from trl_rrtf.judging.judge import Judge
+from trl_rrtf.row_files import ResumableWriter, fingerprint, read_rows
+
+_DECISIVE = ("timeout", "memory_mb", "max_output_bytes", "stop_at_first_failure")
+"""Settings that can change a verdict; the others may differ when a run goes on."""
+
+_ENOUGH_TO_COUNT = 20
+"""Candidates after which the share of failures of the judge is taken seriously."""
+
+
+def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
+    """Judges every candidate; an interrupted run goes on with the group where it stopped.
+
+    Returns:
+        A summary: groups, candidates, counts per outcome, programs per second.
+
+    Raises:
+        RowError: A row breaks the format; found before any program runs.
+        OutputError: The output cannot be written, or another one stands in the way.
+        JudgeError: Too many candidates could not be judged.
+    """
+    groups = read_rows(arguments.input, CandidateGroup)
+    limits = {name: value for name, value in asdict(config).items() if name in _DECISIVE}
+    settings = {"stage": "judge", "input": fingerprint(arguments.input), **limits}
+    started, programs = time.monotonic(), 0
+    with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer, Judge(config) as judge:
+        if not writer.finished:
+            todo = groups[writer.rows_done :]
+            counts: Counter[Outcome] = Counter()
+            with tqdm(total=sum(len(set(group.completions)) for group in todo), desc="judge", unit="program") as bar:
+                for judged in judge_groups(judge, todo, bar):
+                    counts.update(verdict.outcome for verdict in judged.verdicts)
+                    _stop_if_broken(counts, judged, config)
+                    writer.write([judged])
+                programs = bar.n
+            writer.finish()
+    seconds = time.monotonic() - started
+    outcomes = Counter(
+        verdict.outcome.label for group in read_rows(arguments.output, JudgedGroup) for verdict in group.verdicts
+    )
+    return {
+        "groups": len(groups),
+        "candidates": sum(outcomes.values()),
+        **{outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
+        "programs run": programs,
+        "programs per second": round(programs / seconds, 1),
+        "output": arguments.output,
+    }
+
+
+def judge_groups(judge: Judge, groups: Iterable[CandidateGroup], bar: Any = None) -> Iterator[JudgedGroup]:
+    """Judges groups in order; equal programs of a group run once.
+
+    Args:
+        judge: The judge.
+        groups: Candidate groups.
+        bar: A progress bar that is told of each program, or None.
+
+    Yields:
+        Each group with its verdicts.
+    """
+    groups = list(groups)
+    distinct = [list(dict.fromkeys(group.completions)) for group in groups]
+    verdicts = judge.judge_many(
+        (group, program) for group, programs in zip(groups, distinct, strict=True) for program in programs
+    )
+    for group, programs in zip(groups, distinct, strict=True):
+        by_program: dict[str, Verdict] = {}
+        for program in programs:
+            by_program[program] = next(verdicts)
+            if bar is not None:
+                bar.update()
+        yield JudgedGroup.from_candidates(group, [by_program[program] for program in group.completions])
+
+
+def _stop_if_broken(counts: Counter[Outcome], judged: JudgedGroup, config: JudgeConfig) -> None:
+    total, failures = sum(counts.values()), counts[Outcome.INFRASTRUCTURE]
+    if total >= _ENOUGH_TO_COUNT and failures > config.max_infrastructure_fraction * total:
+        details = (verdict.detail for verdict in judged.verdicts if verdict.outcome is Outcome.INFRASTRUCTURE)
+        raise JudgeError(
+            f"{failures} of {total} candidates could not be judged, more than `max_infrastructure_fraction="
+            f"{config.max_infrastructure_fraction}`; the last reason: {next(details, 'see the output')}. What is judged is kept"
+        )

@@ -1,0 +1,347 @@
+"""All stages in a row, from one YAML file: problems -> candidates -> verdicts -> ranked groups -> checkpoint -> evaluation.
+
+Each step reads and writes files in the output folder and skips what stands there already, so a run that was killed goes on
+where it stopped, and ends with the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trl_rrtf.errors import ConfigError
+from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
+from trl_rrtf.groups import Messages
+from trl_rrtf.judging import JudgeArguments, JudgeConfig, run_judge
+from trl_rrtf.model_paths import require_model
+from trl_rrtf.problems import load_problems, select_problems
+from trl_rrtf.ranking import RankArguments, RankConfig, run_rank
+from trl_rrtf.row_files import write_json
+from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
+from trl_rrtf.training.stage import TrainArguments, run_train
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from trl_rrtf.training.config import RRTFConfig
+
+
+@dataclass
+class PipelineConfig:
+    """One YAML file for all stages.
+
+    Attributes:
+        output_dir: Where everything goes.
+        model: The student.
+        problems: Problems with tests.
+        train_where: Which problems to train on, such as `split=train`.
+        heldout_where: Which problems to hold out, for the ranking accuracy.
+        prompt_style: How a problem becomes a prompt, in every stage.
+        include_reference: Whether reference solutions are teachers.
+        sample: Settings of the student's candidates, as in `trl-rrtf sample`.
+        teachers: One such section per teacher model, with its `model`.
+        judge: As in `trl-rrtf judge`.
+        rank: As in `trl-rrtf rank`.
+        train: As in `trl-rrtf train`.
+        evaluate: Sampling settings of the evaluation, as in `trl-rrtf evaluate`, and `k`.
+        benchmarks: What to evaluate on, before and after: `name`, `problems`, optional `where` and `limit`.
+    """
+
+    output_dir: str = field(metadata={"help": "Where everything goes; run again with the same folder to go on."})
+    model: str = field(metadata={"help": "The student: a folder, or a Hub id."})
+    problems: str = field(metadata={"help": "Problems with tests: a file, a Hub data set id, or `humaneval`."})
+    train_where: str | None = field(default=None, metadata={"help": "Problems to train on, such as `split=train`."})
+    heldout_where: str | None = field(default=None, metadata={"help": "Problems held out for the ranking accuracy."})
+    prompt_style: str = field(default="chat", metadata={"help": "How a problem becomes a prompt, in every stage."})
+    include_reference: bool = field(default=True, metadata={"help": "Whether reference solutions are teachers."})
+    sample: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "The student's candidates, as in `trl-rrtf sample`."}
+    )
+    teachers: list[dict[str, Any]] = field(default_factory=list, metadata={"help": "One `sample` section per teacher model."})
+    judge: dict[str, Any] = field(default_factory=dict, metadata={"help": "As in `trl-rrtf judge`."})
+    rank: dict[str, Any] = field(default_factory=dict, metadata={"help": "As in `trl-rrtf rank`."})
+    train: dict[str, Any] = field(default_factory=dict, metadata={"help": "As in `trl-rrtf train`."})
+    evaluate: dict[str, Any] = field(default_factory=dict, metadata={"help": "Sampling of the evaluation, and `k`."})
+    benchmarks: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"help": "Evaluated before and after: `name`, `problems`, `where`, `limit`."}
+    )
+
+
+def load_pipeline_config(arguments: Sequence[str]) -> PipelineConfig:
+    """Reads `--config FILE.yaml` and the options that override it, nested ones with a dot.
+
+    Raises:
+        ConfigError: An option is unknown, missing or has no value.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    options = list(zip(arguments[::2], arguments[1::2], strict=False))
+    if len(arguments) % 2 or not all(name.startswith("--") for name, _ in options):
+        raise ConfigError(f"expected `--config FILE.yaml` and pairs of `--field value`, got {' '.join(arguments)}")
+    for name, value in options:
+        if name == "--config":
+            try:
+                values = {**(yaml.safe_load(Path(value).read_text(encoding="utf-8")) or {}), **values}
+            except OSError as error:
+                raise ConfigError(f"`config`: cannot read `{value}`: {error.strerror}; check the path") from error
+            except yaml.YAMLError as error:
+                raise ConfigError(f"`config`: `{value}` is not YAML: {error}") from error
+    for name, value in options:
+        if name != "--config":
+            *sections, last = name.removeprefix("--").split(".")
+            section = values
+            for key in sections:
+                section = section.setdefault(key, {})
+            section[last] = yaml.safe_load(value)
+    return _build(PipelineConfig, values, "config")
+
+
+def _build(config_type: Any, values: dict[str, Any], section: str) -> Any:
+    """Fills a dataclass from a section of the file; an unknown or missing key is named."""
+    known = {option.name: option for option in fields(config_type)}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"`{section}`: unknown key `{name}`; the keys are {', '.join(known)}")
+    for name, option in known.items():
+        if name not in values and option.default is MISSING and option.default_factory is MISSING:
+            raise ConfigError(f"`{section}`: the key `{name}` is missing; give it in the file or as `--{name} value`")
+    return config_type(**values)
+
+
+class _LazySampler:
+    """Loads the model at the first prompt, so that a resumed run does not load what it does not need."""
+
+    def __init__(self, config: SamplingConfig) -> None:
+        self._config = config
+        self._sampler: Sampler | None = None
+
+    def sample(self, prompts: Sequence[str | Messages], **options: Any) -> list[list[str]]:
+        if self._sampler is None:
+            self._sampler = make_sampler(self._config)
+        return self._sampler.sample(prompts, **options)
+
+
+class Pipeline:
+    """A run: the settings of each stage, checked before any work, and the files between the stages.
+
+    Args:
+        config: The YAML file.
+
+    Raises:
+        ConfigError: A setting is wrong; named with its section.
+        LoadError: A model or a problem file is not there.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.folder = Path(config.output_dir)
+        shared = {"prompt_style": config.prompt_style}
+        require_model(config.model)
+        self.student = _build(SamplingConfig, {**shared, "model": config.model, **config.sample}, "sample")
+        self.teachers = [
+            _build(SamplingConfig, {**shared, "source": "teacher", **section}, f"teachers[{i}]")
+            for i, section in enumerate(config.teachers)
+        ]
+        for i, teacher in enumerate(self.teachers):
+            require_model(teacher.model, f"teachers[{i}].model")
+        self.judge = _build(JudgeConfig, config.judge, "judge")
+        self.rank = _build(RankConfig, {**shared, **config.rank}, "rank")
+        evaluate = dict(config.evaluate)
+        self.k = evaluate.pop("k", [1])
+        self.evaluation = {**shared, **evaluate}
+        self._evaluation_config(config.model)
+        self.train, self.train_model = self._train_configs()
+        for benchmark in self._benchmarks():
+            select_problems(load_problems(benchmark["problems"]), benchmark.get("where"), benchmark.get("limit"))
+        for where in (config.train_where, config.heldout_where):
+            select_problems(load_problems(config.problems), where, None)
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is left to do.
+
+        Returns:
+            The results: evaluations and ranking metrics before and after, seconds per step.
+        """
+        sampler = _LazySampler(self.student)
+        ranked = {}
+        for split, where in (("train", self.config.train_where), ("heldout", self.config.heldout_where)):
+            ranked[split] = self._make_groups(split, where, sampler)
+        before = self._evaluate("before", self.config.model, sampler)
+        del sampler  # frees the model's memory before training
+        training = self._step(
+            "train",
+            lambda: run_train(
+                TrainArguments(dataset=str(ranked["train"]), model=self.config.model, eval_dataset=str(ranked["heldout"])),
+                self.train,
+                self.train_model,
+            ),
+        )
+        trained = self.folder / "model"
+        after = self._evaluate("after", str(trained), _LazySampler(self._evaluation_config(str(trained))))
+        results = {
+            "pass@k before": {name: result["pass@k"] for name, result in before.items()},
+            "pass@k after": {name: result["pass@k"] for name, result in after.items()},
+            "held-out groups before": training["eval first"],
+            "held-out groups after": training["eval last"],
+            "seconds": {name: entry["seconds"] for name, entry in self._finished_steps().items()},
+        }
+        write_json(self.folder / "results.json", results)
+        return results
+
+    def _make_groups(self, split: str, where: str | None, sampler: Sampler) -> Path:
+        """Problems of one split -> candidates of the student and each teacher -> verdicts -> ranked groups."""
+        candidates = self.folder / "candidates" / f"{split}.student.jsonl"
+        self._step(
+            f"sample {split}",
+            lambda: run_sample(
+                SampleArguments(problems=self.config.problems, output=str(candidates), where=where),
+                _with(self.student, include_reference=self.config.include_reference),
+                sampler,
+            ),
+        )
+        for i, teacher in enumerate(self.teachers, start=1):
+            earlier, candidates = candidates, self.folder / "candidates" / f"{split}.teacher{i}.jsonl"
+            self._step(
+                f"sample {split} teacher{i}",
+                lambda teacher=teacher, earlier=earlier, output=candidates: run_sample(  # type: ignore[misc]
+                    SampleArguments(problems=str(earlier), output=str(output)), teacher
+                ),
+            )
+        judged, ranked = self.folder / "judged" / f"{split}.jsonl", self.folder / "ranked" / f"{split}.jsonl"
+        self._step(f"judge {split}", lambda: run_judge(JudgeArguments(input=str(candidates), output=str(judged)), self.judge))
+        self._step(f"rank {split}", lambda: run_rank(RankArguments(input=str(judged), output=str(ranked)), self.rank))
+        return ranked
+
+    def _evaluate(self, moment: str, model: str, sampler: Sampler) -> dict[str, dict[str, Any]]:
+        """pass@k of a model on each benchmark."""
+        return {
+            benchmark["name"]: self._step(
+                f"evaluate {moment} {benchmark['name']}",
+                lambda benchmark=benchmark: run_evaluate(  # type: ignore[misc]
+                    EvaluateArguments(
+                        problems=benchmark["problems"],
+                        output=str(self.folder / "evaluation" / f"{benchmark['name']}.{moment}.json"),
+                        where=benchmark.get("where"),
+                        limit=benchmark.get("limit"),
+                        k=self.k,
+                    ),
+                    self._evaluation_config(model),
+                    self.judge,
+                    sampler,
+                ),
+            )
+            for benchmark in self._benchmarks()
+        }
+
+    def _benchmarks(self) -> list[dict[str, Any]]:
+        for i, benchmark in enumerate(self.config.benchmarks):
+            unknown = set(benchmark) - {"name", "problems", "where", "limit"}
+            if unknown or not {"name", "problems"} <= set(benchmark):
+                raise ConfigError(
+                    f"`benchmarks[{i}]`: expected `name`, `problems` and optional `where`, `limit`, got {benchmark}"
+                )
+        return self.config.benchmarks
+
+    def _evaluation_config(self, model: str) -> SamplingConfig:
+        config: SamplingConfig = _build(SamplingConfig, {**self.evaluation, "model": model}, "evaluate")
+        return config
+
+    def _train_configs(self) -> tuple[RRTFConfig, ModelConfig]:
+        from trl import ModelConfig, TrlParser
+
+        from trl_rrtf.training.config import RRTFConfig
+
+        values = {"output_dir": str(self.folder / "model"), **self.config.train}
+        try:
+            train, model = TrlParser([RRTFConfig, ModelConfig]).parse_dict(values)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"`train`: {error}") from error
+        return train, model
+
+    def _step(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Does one step and notes its time; a step that is finished already keeps the time of the run that did it."""
+        from rich.console import Console
+
+        Console(stderr=True).rule(f"[bold]{name}")
+        started = time.monotonic()
+        summary = work()
+        steps = self._finished_steps()
+        if name not in steps:
+            steps[name] = {"seconds": round(time.monotonic() - started, 1), "summary": summary}
+            write_json(self.folder / "steps.json", steps)
+        return summary
+
+    def _finished_steps(self) -> dict[str, Any]:
+        path = self.folder / "steps.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _with(config: SamplingConfig, **changes: Any) -> SamplingConfig:
+    import dataclasses
+
+    return dataclasses.replace(config, **changes)
+
+
+def run_pipeline(config: PipelineConfig) -> dict[str, Any]:
+    """Runs all stages and prints the table of results.
+
+    Args:
+        config: The YAML file, see [`load_pipeline_config`][trl_rrtf.pipeline.load_pipeline_config].
+
+    Returns:
+        The results, also written to `results.json` in the output folder.
+    """
+    pipeline = Pipeline(config)
+    results = pipeline.run()
+    _print_results(results, pipeline.folder)
+    return results
+
+
+def _print_results(results: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="RRTF: before and after training")
+    for name, justify in (("measure", "left"), ("before", "right"), ("after", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, before in results["pass@k before"].items():
+        for k, value in before.items():
+            table.add_row(f"{k}, {name}", _rate(value), _rate(results["pass@k after"][name][k]))
+    for label, key in (
+        ("ranking accuracy, held-out groups", "eval_ranking/accuracy"),
+        ("ranking margin (nats per token)", "eval_ranking/margin"),
+        ("mean log-probability of the best", "eval_logps/best"),
+        ("mean log-probability of the worst", "eval_logps/worst"),
+    ):
+        before, after = results["held-out groups before"], results["held-out groups after"]
+        if key in before and key in after:
+            table.add_row(label, f"{before[key]:.3f}", f"{after[key]:.3f}")
+    times = Table(title="Seconds per step")
+    times.add_column("step")
+    times.add_column("seconds", justify="right")
+    for name, seconds in results["seconds"].items():
+        times.add_row(name, f"{seconds:.0f}")
+    times.add_row("all", f"{sum(results['seconds'].values()):.0f}")
+    console = Console()
+    console.print(table)
+    console.print(times)
+    for label, path in (
+        ("trained model, tokenizer, card", "model"),
+        ("candidates", "candidates"),
+        ("verdicts", "judged"),
+        ("ranked groups", "ranked"),
+        ("evaluations", "evaluation"),
+        ("this table as JSON", "results.json"),
+    ):
+        console.print(f"{label}: {folder / path}")
+
+
+def _rate(value: dict[str, float]) -> str:
+    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
