@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class PipelineConfig:
         model: The student.
         problems: Problems with tests.
         train_where: Which problems to train on, such as `split=train`.
-        heldout_where: Which problems to hold out, for the ranking accuracy.
+        heldout: Name of the benchmark whose candidates, sampled before training, make the held-out ranked groups.
         prompt_style: How a problem becomes a prompt, in every stage.
         include_reference: Whether reference solutions are teachers.
         sample: Settings of the student's candidates, as in `trl-rrtf sample`.
@@ -55,7 +56,9 @@ class PipelineConfig:
     model: str = field(metadata={"help": "The student: a folder, or a Hub id."})
     problems: str = field(metadata={"help": "Problems with tests: a file, a Hub data set id, or `humaneval`."})
     train_where: str | None = field(default=None, metadata={"help": "Problems to train on, such as `split=train`."})
-    heldout_where: str | None = field(default=None, metadata={"help": "Problems held out for the ranking accuracy."})
+    heldout: str | None = field(
+        default=None, metadata={"help": "Name of the benchmark whose candidates make the held-out ranked groups."}
+    )
     prompt_style: str = field(default="chat", metadata={"help": "How a problem becomes a prompt, in every stage."})
     include_reference: bool = field(default=True, metadata={"help": "Whether reference solutions are teachers."})
     sample: dict[str, Any] = field(
@@ -158,8 +161,10 @@ class Pipeline:
         self.train, self.train_model = self._train_configs()
         for benchmark in self._benchmarks():
             select_problems(load_problems(benchmark["problems"]), benchmark.get("where"), benchmark.get("limit"))
-        for where in (config.train_where, config.heldout_where):
-            select_problems(load_problems(config.problems), where, None)
+        select_problems(load_problems(config.problems), config.train_where, None)
+        names = [benchmark["name"] for benchmark in self._benchmarks()]
+        if config.heldout is not None and config.heldout not in names:
+            raise ConfigError(f"`heldout`: expected the name of a benchmark ({', '.join(names) or 'there is none'}), got {config.heldout}")
 
     def run(self) -> dict[str, Any]:
         """Runs what is left to do.
@@ -168,21 +173,25 @@ class Pipeline:
             The results: evaluations and ranking metrics before and after, seconds per step.
         """
         sampler = _LazySampler(self.student)
-        ranked = {}
-        for split, where in (("train", self.config.train_where), ("heldout", self.config.heldout_where)):
-            ranked[split] = self._make_groups(split, where, sampler)
+        judged = self._judged_candidates(sampler)
+        train_groups = self._rank("train", judged)
         before = self._evaluate("before", self.config.model, sampler)
+        heldout_groups = self._rank("heldout", self._evaluation_file("before", self.config.heldout)) if self.config.heldout else None
         del sampler  # frees the model's memory before training
         training = self._step(
             "train",
             lambda: run_train(
-                TrainArguments(dataset=str(ranked["train"]), model=self.config.model, eval_dataset=str(ranked["heldout"])),
+                TrainArguments(
+                    dataset=str(train_groups),
+                    model=self.config.model,
+                    eval_dataset=str(heldout_groups) if heldout_groups else None,
+                ),
                 self.train,
                 self.train_model,
             ),
         )
-        trained = self.folder / "model"
-        after = self._evaluate("after", str(trained), _LazySampler(self._evaluation_config(str(trained))))
+        trained = str(self.folder / "model")
+        after = self._evaluate("after", trained, _LazySampler(self._evaluation_config(trained)))
         results = {
             "pass@k before": {name: result["pass@k"] for name, result in before.items()},
             "pass@k after": {name: result["pass@k"] for name, result in after.items()},
@@ -193,50 +202,56 @@ class Pipeline:
         write_json(self.folder / "results.json", results)
         return results
 
-    def _make_groups(self, split: str, where: str | None, sampler: Sampler) -> Path:
-        """Problems of one split -> candidates of the student and each teacher -> verdicts -> ranked groups."""
-        candidates = self.folder / "candidates" / f"{split}.student.jsonl"
+    def _judged_candidates(self, sampler: Sampler) -> Path:
+        """Training problems -> candidates of the student, of each teacher and references -> verdicts."""
+        candidates = self.folder / "candidates" / "student.jsonl"
         self._step(
-            f"sample {split}",
+            "sample",
             lambda: run_sample(
-                SampleArguments(problems=self.config.problems, output=str(candidates), where=where),
-                _with(self.student, include_reference=self.config.include_reference),
+                SampleArguments(problems=self.config.problems, output=str(candidates), where=self.config.train_where),
+                replace(self.student, include_reference=self.config.include_reference),
                 sampler,
             ),
         )
         for i, teacher in enumerate(self.teachers, start=1):
-            earlier, candidates = candidates, self.folder / "candidates" / f"{split}.teacher{i}.jsonl"
+            earlier, candidates = candidates, self.folder / "candidates" / f"teacher{i}.jsonl"
             self._step(
-                f"sample {split} teacher{i}",
-                lambda teacher=teacher, earlier=earlier, output=candidates: run_sample(  # type: ignore[misc]
-                    SampleArguments(problems=str(earlier), output=str(output)), teacher
-                ),
+                f"sample teacher {i}",
+                partial(run_sample, SampleArguments(problems=str(earlier), output=str(candidates)), teacher),
             )
-        judged, ranked = self.folder / "judged" / f"{split}.jsonl", self.folder / "ranked" / f"{split}.jsonl"
-        self._step(f"judge {split}", lambda: run_judge(JudgeArguments(input=str(candidates), output=str(judged)), self.judge))
+        judged = self.folder / "judged.jsonl"
+        self._step("judge", lambda: run_judge(JudgeArguments(input=str(candidates), output=str(judged)), self.judge))
+        return judged
+
+    def _rank(self, split: str, judged: Path) -> Path:
+        """Verdicts -> ranked groups."""
+        ranked = self.folder / "ranked" / f"{split}.jsonl"
         self._step(f"rank {split}", lambda: run_rank(RankArguments(input=str(judged), output=str(ranked)), self.rank))
         return ranked
 
     def _evaluate(self, moment: str, model: str, sampler: Sampler) -> dict[str, dict[str, Any]]:
         """pass@k of a model on each benchmark."""
-        return {
-            benchmark["name"]: self._step(
-                f"evaluate {moment} {benchmark['name']}",
-                lambda benchmark=benchmark: run_evaluate(  # type: ignore[misc]
-                    EvaluateArguments(
-                        problems=benchmark["problems"],
-                        output=str(self.folder / "evaluation" / f"{benchmark['name']}.{moment}.json"),
-                        where=benchmark.get("where"),
-                        limit=benchmark.get("limit"),
-                        k=self.k,
-                    ),
-                    self._evaluation_config(model),
-                    self.judge,
-                    sampler,
-                ),
+        results = {}
+        for benchmark in self._benchmarks():
+            name = benchmark["name"]
+            arguments = EvaluateArguments(
+                problems=benchmark["problems"],
+                output=str(self.folder / "evaluation" / f"{name}.{moment}.json"),
+                where=benchmark.get("where"),
+                limit=benchmark.get("limit"),
+                k=self.k,
             )
-            for benchmark in self._benchmarks()
-        }
+            # The references of the held-out problems become teachers of their ranked groups; they do not count in pass@k.
+            sampling = replace(
+                self._evaluation_config(model), include_reference=self.config.include_reference and name == self.config.heldout
+            )
+            results[name] = self._step(
+                f"evaluate {moment}: {name}", partial(run_evaluate, arguments, sampling, self.judge, sampler)
+            )
+        return results
+
+    def _evaluation_file(self, moment: str, benchmark: str) -> Path:
+        return self.folder / "evaluation" / f"{benchmark}.{moment}.judged.jsonl"
 
     def _benchmarks(self) -> list[dict[str, Any]]:
         for i, benchmark in enumerate(self.config.benchmarks):
@@ -281,12 +296,6 @@ class Pipeline:
     def _finished_steps(self) -> dict[str, Any]:
         path = self.folder / "steps.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _with(config: SamplingConfig, **changes: Any) -> SamplingConfig:
-    import dataclasses
-
-    return dataclasses.replace(config, **changes)
 
 
 def run_pipeline(config: PipelineConfig) -> dict[str, Any]:
@@ -335,7 +344,7 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
     for label, path in (
         ("trained model, tokenizer, card", "model"),
         ("candidates", "candidates"),
-        ("verdicts", "judged"),
+        ("verdicts", "judged.jsonl"),
         ("ranked groups", "ranked"),
         ("evaluations", "evaluation"),
         ("this table as JSON", "results.json"),

@@ -1,0 +1,104 @@
+"""Settings of a sampler and files of the `sample` stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trl_rrtf.errors import ConfigError
+from trl_rrtf.prompts import PROMPT_STYLES
+
+ENGINES = ("transformers",)
+"""Names of the sampling engines."""
+
+MODEL_SOURCES = ("student", "teacher")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass
+class SampleArguments:
+    """Files of the `sample` stage.
+
+    Attributes:
+        problems: Problems, or candidate groups, to whose candidates the new ones are added.
+        output: Candidate groups, `.jsonl` or `.parquet`.
+        where: Which problems, such as `split=train`.
+        limit: The first so many problems.
+        overwrite: Throw away an earlier output.
+    """
+
+    problems: str = field(
+        metadata={
+            "help": "Problems: a file, a Hub data set id, or `humaneval`. Candidate groups pass too: the new candidates are "
+            "added to theirs, so that a teacher's run over the student's output holds both."
+        }
+    )
+    output: str = field(metadata={"help": "Where the candidate groups go (.jsonl or .parquet)."})
+    where: str | None = field(default=None, metadata={"help": "Only problems with this value, such as `split=train`."})
+    limit: int | None = field(default=None, metadata={"help": "Only the first so many problems."})
+    overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier output."})
+
+
+@dataclass
+class SamplingConfig:
+    """Which model, and how its candidates are drawn.
+
+    Attributes:
+        model: Folder or Hub id.
+        source: Whether the model is a `student` or a `teacher`.
+        engine: What runs the model.
+        num_generations: Candidates per problem.
+        temperature: 0 is greedy.
+        top_p: Nucleus.
+        max_new_tokens: Longest candidate.
+        prompt_style: How the problem becomes the prompt.
+        stop_strings: A candidate ends before the first of them.
+        batch_size: Problems per batch.
+        dtype: Precision of the weights.
+        seed: The same seed and batches give the same candidates.
+        include_reference: Whether the reference solution is added as a teacher's candidate.
+
+    Raises:
+        ConfigError: A value is out of range, or two contradict each other.
+    """
+
+    model: str = field(metadata={"help": "Model to sample from: a folder, or a Hub id."})
+    source: str = field(default="student", metadata={"help": "What the model is.", "choices": list(MODEL_SOURCES)})
+    engine: str = field(default="transformers", metadata={"help": "What runs the model.", "choices": list(ENGINES)})
+    num_generations: int = field(default=8, metadata={"help": "Candidates per problem."})
+    temperature: float = field(default=0.8, metadata={"help": "Sampling temperature; 0 is greedy."})
+    top_p: float = field(default=0.95, metadata={"help": "Nucleus: the smallest set of tokens with this probability."})
+    max_new_tokens: int = field(default=512, metadata={"help": "Longest candidate, in tokens."})
+    prompt_style: str = field(
+        default="chat",
+        metadata={"help": "How the problem becomes the prompt; `paper` puts it in triple quotes.", "choices": list(PROMPT_STYLES)},
+    )
+    stop_strings: list[str] = field(default_factory=list, metadata={"help": "A candidate ends before the first of these."})
+    batch_size: int = field(default=8, metadata={"help": "Problems per batch; a batch holds this * num_generations rows."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the weights.", "choices": list(DTYPES)})
+    seed: int = field(default=42, metadata={"help": "The same seed and batches give the same candidates."})
+    include_reference: bool = field(
+        default=False, metadata={"help": "Add each problem's reference solution as a teacher's candidate."}
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name, choices in (
+            ("source", MODEL_SOURCES),
+            ("engine", ENGINES),
+            ("prompt_style", tuple(PROMPT_STYLES)),
+            ("dtype", DTYPES),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"`{name}`: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("num_generations", "max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}`: expected at least 1, got {getattr(self, name)}")
+        if self.temperature < 0:
+            raise ConfigError(f"`temperature`: expected 0 (greedy) or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"`top_p`: expected a number above 0 and up to 1, got {self.top_p}")
+        if self.temperature == 0 and self.num_generations > 1:
+            raise ConfigError(
+                f"`num_generations`: greedy sampling (`temperature=0`) gives one candidate, got {self.num_generations}; "
+                "set it to 1 or raise the temperature"
+            )

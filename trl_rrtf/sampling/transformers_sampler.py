@@ -1,0 +1,117 @@
+"""The `transformers` engine: batched generation with a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig, set_seed
+
+from trl_rrtf.errors import ConfigError
+from trl_rrtf.groups import Messages
+from trl_rrtf.model_paths import require_model
+
+
+class TransformersSampler:
+    """Samples with `transformers`' `generate`.
+
+    Args:
+        model: Folder (also of a PEFT adapter) or Hub id.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+
+    Raises:
+        LoadError: The model is not there.
+    """
+
+    def __init__(self, model: str, dtype: str = "auto") -> None:
+        require_model(model)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self.device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        # Defaults that a model ships (a temperature, say) would mix with the settings that are asked for.
+        end_of_sequence = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=end_of_sequence, pad_token_id=self.tokenizer.pad_token_id, bos_token_id=self.tokenizer.bos_token_id
+        )
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompts: Sequence[str | Messages],
+        *,
+        num_generations: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        stop_strings: Sequence[str],
+        seed: int,
+    ) -> list[list[str]]:
+        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample].
+
+        Raises:
+            ConfigError: A prompt is messages and the tokenizer has no chat template.
+        """
+        inputs = self._repeat(self._encode(prompts), num_generations)
+        set_seed(seed)
+        drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
+        stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
+        output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
+        texts = self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = [cut_at_stop(text, stop_strings) for text in texts]
+        return [texts[i : i + num_generations] for i in range(0, len(texts), num_generations)]
+
+    def _repeat(self, encoded: dict[str, torch.Tensor], times: int) -> dict[str, Any]:
+        """Repeats each prompt for its candidates; the prompt itself goes through the model once, its cache is repeated.
+
+        `num_return_sequences` would run every copy of a prompt, which costs more than the candidates of short programs.
+        """
+        inputs: dict[str, Any] = {name: value.repeat_interleave(times, dim=0) for name, value in encoded.items()}
+        if times > 1 and encoded["input_ids"].shape[1] > 1:
+            mask = encoded["attention_mask"][:, :-1]
+            cache = DynamicCache(config=self.model.config)
+            self.model(
+                input_ids=encoded["input_ids"][:, :-1],
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache.batch_repeat_interleave(times)
+            inputs["past_key_values"] = cache
+        return inputs
+
+    def _encode(self, prompts: Sequence[str | Messages]) -> dict[str, torch.Tensor]:
+        """Token ids and mask (P, T), padded on the left: generation goes on at the right end of each row."""
+        rendered = []
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                rendered.append(self.tokenizer(prompt)["input_ids"])
+            elif self.tokenizer.chat_template is None:
+                raise ConfigError(
+                    "`prompt_style`: the prompts are messages and the tokenizer has no chat template; use `paper` or "
+                    "`completion`, or an instruction-tuned model"
+                )
+            else:
+                chat = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+                rendered.append(chat["input_ids"])
+        width = max(map(len, rendered))
+        padding = [width - len(ids) for ids in rendered]
+        return {
+            "input_ids": torch.tensor(
+                [[self.tokenizer.pad_token_id] * pad + ids for pad, ids in zip(padding, rendered, strict=True)],
+                device=self.device,
+            ),
+            "attention_mask": torch.tensor(
+                [[0] * pad + [1] * len(ids) for pad, ids in zip(padding, rendered, strict=True)], device=self.device
+            ),
+        }
+
+
+def cut_at_stop(text: str, stop_strings: Sequence[str]) -> str:
+    """Cuts a text before the first stop string."""
+    ends = [position for stop in stop_strings if (position := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
