@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -35,7 +36,7 @@ def judged(*candidates):
 @pytest.mark.parametrize("config", [RankConfig(), RankConfig(failed_score=1.9, teacher_bonus=0.05, partial_credit=0.5)])
 def test_scores_follow_the_outcomes_whatever_the_source(config):
     for source, other in (("student", "student"), ("teacher", "student"), ("student", "teacher"), ("reference", "student")):
-        for low, high in zip(RANKS, RANKS[1:], strict=False):
+        for low, high in pairwise(RANKS):
             assert score(verdict(low), source, config) < score(verdict(high), other, config)
 
 

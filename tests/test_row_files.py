@@ -108,7 +108,7 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path):
     with pytest.raises(OutputError, match=r"expected a name that ends in \.jsonl or \.parquet"):
         ResumableWriter(tmp_path / "rows.csv", {})
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write .*free space or choose another output"):
+    with pytest.raises(OutputError, match=r"cannot write .*free space or choose another output"):
         ResumableWriter(tmp_path / "file" / "rows.jsonl", {})
 
 

@@ -130,8 +130,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         configs = [_load(name) for name in stage.help_configs or stage.configs]
         print(_help(command, stage.summary, configs, stage.help_note))
         return 0
-    configs = _parse(command, stage, arguments)
-    _print_summary(command, _load(stage.function)(*configs))
+    _print_summary(command, _load(stage.function)(*_parse(command, stage, arguments)))
     return 0
 
 

@@ -95,7 +95,8 @@ class UnitTest:
         for key in cls.REQUIRED[kind]:
             if not isinstance(row.get(key), str):
                 raise RowError(where, f"{column}.{key}", f"a test of kind `{kind}` needs text here, got {_shown(row.get(key))}")
-        return cls(**{name.name: row.get(name.name) for name in dataclasses.fields(cls)})
+        values: dict[str, Any] = {name.name: row.get(name.name) for name in dataclasses.fields(cls)}
+        return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
         """The test as a plain dictionary, unused keys null."""
@@ -390,7 +391,7 @@ def _is_messages(value: Any) -> bool:
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> str | Messages:
-    prompt = _column(row, "prompt", where)
+    prompt: str | Messages = _column(row, "prompt", where)
     if not (_is_text(prompt) and prompt) and not _is_messages(prompt):
         raise RowError(where, "prompt", f"expected text or messages (role, content), got {_shown(prompt)}")
     return prompt

@@ -40,6 +40,7 @@ class PipelineConfig:
         model: The student.
         problems: Problems with tests.
         train_where: Which problems to train on, such as `split=train`.
+        train_limit: The first so many of them, or None for all.
         heldout: Name of the benchmark whose candidates, sampled before training, make the held-out ranked groups.
         prompt_style: How a problem becomes a prompt, in every stage.
         include_reference: Whether reference solutions are teachers.
@@ -56,6 +57,7 @@ class PipelineConfig:
     model: str = field(metadata={"help": "The student: a folder, or a Hub id."})
     problems: str = field(metadata={"help": "Problems with tests: a file, a Hub data set id, or `humaneval`."})
     train_where: str | None = field(default=None, metadata={"help": "Problems to train on, such as `split=train`."})
+    train_limit: int | None = field(default=None, metadata={"help": "Only the first so many of them."})
     heldout: str | None = field(
         default=None, metadata={"help": "Name of the benchmark whose candidates make the held-out ranked groups."}
     )
@@ -101,7 +103,8 @@ def load_pipeline_config(arguments: Sequence[str]) -> PipelineConfig:
             for key in sections:
                 section = section.setdefault(key, {})
             section[last] = yaml.safe_load(value)
-    return _build(PipelineConfig, values, "config")
+    config: PipelineConfig = _build(PipelineConfig, values, "config")
+    return config
 
 
 def _build(config_type: Any, values: dict[str, Any], section: str) -> Any:
@@ -161,10 +164,12 @@ class Pipeline:
         self.train, self.train_model = self._train_configs()
         for benchmark in self._benchmarks():
             select_problems(load_problems(benchmark["problems"]), benchmark.get("where"), benchmark.get("limit"))
-        select_problems(load_problems(config.problems), config.train_where, None)
+        select_problems(load_problems(config.problems), config.train_where, config.train_limit)
         names = [benchmark["name"] for benchmark in self._benchmarks()]
         if config.heldout is not None and config.heldout not in names:
-            raise ConfigError(f"`heldout`: expected the name of a benchmark ({', '.join(names) or 'there is none'}), got {config.heldout}")
+            raise ConfigError(
+                f"`heldout`: expected the name of a benchmark ({', '.join(names) or 'there is none'}), got {config.heldout}"
+            )
 
     def run(self) -> dict[str, Any]:
         """Runs what is left to do.
@@ -176,7 +181,9 @@ class Pipeline:
         judged = self._judged_candidates(sampler)
         train_groups = self._rank("train", judged)
         before = self._evaluate("before", self.config.model, sampler)
-        heldout_groups = self._rank("heldout", self._evaluation_file("before", self.config.heldout)) if self.config.heldout else None
+        heldout_groups = (
+            self._rank("heldout", self._evaluation_file("before", self.config.heldout)) if self.config.heldout else None
+        )
         del sampler  # frees the model's memory before training
         training = self._step(
             "train",
@@ -208,7 +215,12 @@ class Pipeline:
         self._step(
             "sample",
             lambda: run_sample(
-                SampleArguments(problems=self.config.problems, output=str(candidates), where=self.config.train_where),
+                SampleArguments(
+                    problems=self.config.problems,
+                    output=str(candidates),
+                    where=self.config.train_where,
+                    limit=self.config.train_limit,
+                ),
                 replace(self.student, include_reference=self.config.include_reference),
                 sampler,
             ),

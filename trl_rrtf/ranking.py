@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tqdm import tqdm
@@ -99,7 +100,7 @@ class RankConfig:
         if not 0.0 <= self.partial_credit < 1.0:
             raise ConfigError(f"`partial_credit`: expected a number from 0 to below 1, got {self.partial_credit}")
         classes = sorted({0.0, 1.0, self.failed_score, PARTIAL_SCORE, PASSED_SCORE})
-        smallest_gap = min(high - low for low, high in zip(classes, classes[1:], strict=False))
+        smallest_gap = min(high - low for low, high in pairwise(classes))
         smallest_gap = min(smallest_gap, PASSED_SCORE - PARTIAL_SCORE - self.partial_credit)
         if not 0.0 < self.teacher_bonus < smallest_gap:
             raise ConfigError(
@@ -146,7 +147,7 @@ def rank_group(group: JudgedGroup, config: RankConfig) -> tuple[RankedGroup | No
     Returns:
         The ranked group and `"kept"`, or None and why the group is dropped.
     """
-    candidates = [
+    candidates: list[dict[str, Any]] = [
         {
             "completion": completion,
             "source": source,

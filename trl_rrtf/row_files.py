@@ -69,8 +69,7 @@ def iterate_rows(source: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-    with opened as file:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -93,12 +92,13 @@ def _load_from_hub(source: str) -> Iterable[Any]:
 
     name, _, split = source.partition(":")
     try:
-        return datasets.load_dataset(name, split=split or "train", streaming=True)
+        rows: Iterable[Any] = datasets.load_dataset(name, split=split or "train", streaming=True)
     except Exception as error:  # the Hub client raises many kinds; each means that the data set cannot be had
         raise LoadError(
             f"`{source}` is no file here, and the Hub has no such data set or cannot be reached ({type(error).__name__}: "
             f"{error}); check the path, or the network and the data set id"
         ) from error
+    return rows
 
 
 def read_rows(source: str | os.PathLike[str], row_type: type[RowT]) -> list[RowT]:
@@ -185,16 +185,16 @@ class ResumableWriter:
         self.settings_path = self.path.with_name(self.path.name + ".settings.json")
         self.finished = False
         self.rows_done = 0
-        settings = json.loads(json.dumps(dict(settings)))  # as it will be read back: tuples become lists
+        comparable: dict[str, Any] = json.loads(json.dumps(dict(settings)))  # as it will be read back: tuples become lists
         with _output_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 for old in (self.path, self.partial_path, self.settings_path):
                     old.unlink(missing_ok=True)
-            self._resume(settings, rows_per_step)
+            self._resume(comparable, rows_per_step)
             if not self.finished:
-                write_json(self.settings_path, settings)
-                self._file = open(self.partial_path, "ab")
+                write_json(self.settings_path, comparable)
+                self._file = open(self.partial_path, "ab")  # noqa: SIM115  (closed by `finish` or `__exit__`)
 
     def _resume(self, settings: dict[str, Any], rows_per_step: int) -> None:
         if not self.path.exists() and not self.partial_path.exists():

@@ -399,7 +399,9 @@ def names_from(points, least):
     return sorted(name for name, value in points.items() if value >= least)
 
 
-@problem("dictionaries", ({"pen": 2}, "pen", 3), ({}, "cup", 1), ({"a": 1, "b": 1}, "b", 0), ({"x": 5}, "y", 2), ({"k": 7}, "k", 1))
+@problem(
+    "dictionaries", ({"pen": 2}, "pen", 3), ({}, "cup", 1), ({"a": 1, "b": 1}, "b", 0), ({"x": 5}, "y", 2), ({"k": 7}, "k", 1)
+)
 def add_to_cart(cart, item, count):
     """Return a new cart (name -> number) in which the number of the item is larger by `count`; the old cart stays as it is."""
     result = dict(cart)
@@ -407,13 +409,22 @@ def add_to_cart(cart, item, count):
     return result
 
 
-@problem("dictionaries", ({"tea": 3, "pie": 5}, ["tea", "tea"]), ({"a": 1}, []), ({"a": 2, "b": 4}, ["b", "a"]), ({"x": 9}, ["x"]), ({"m": 1, "n": 2}, ["n", "q"]))
+@problem(
+    "dictionaries",
+    ({"tea": 3, "pie": 5}, ["tea", "tea"]),
+    ({"a": 1}, []),
+    ({"a": 2, "b": 4}, ["b", "a"]),
+    ({"x": 9}, ["x"]),
+    ({"m": 1, "n": 2}, ["n", "q"]),
+)
 def menu_total(menu, chosen):
     """Return the sum of the prices of the chosen dishes; a dish that is not on the menu costs 0."""
     return sum(menu.get(dish, 0) for dish in chosen)
 
 
-@problem("dictionaries", ({"ann": 3, "bob": 5}, "cy"), ({}, "di"), ({"ed": 1}, "ed"), ({"fay": 2, "gus": 2}, "gus"), ({"h": 0}, "i"))
+@problem(
+    "dictionaries", ({"ann": 3, "bob": 5}, "cy"), ({}, "di"), ({"ed": 1}, "ed"), ({"fay": 2, "gus": 2}, "gus"), ({"h": 0}, "i")
+)
 def vote_for(votes, name):
     """Return how many votes the name has after getting one more."""
     return votes.get(name, 0) + 1
@@ -431,13 +442,27 @@ def last_seen(colours):
     return {colour: position for position, colour in enumerate(colours)}
 
 
-@problem("dictionaries", ({"mon": 3, "tue": 7}, {"mon": 1}), ({}, {}), ({"a": 2}, {"b": 5}), ({"x": 1, "y": 1}, {"y": 4, "z": 2}), ({}, {"q": 9}))
+@problem(
+    "dictionaries",
+    ({"mon": 3, "tue": 7}, {"mon": 1}),
+    ({}, {}),
+    ({"a": 2}, {"b": 5}),
+    ({"x": 1, "y": 1}, {"y": 4, "z": 2}),
+    ({}, {"q": 9}),
+)
 def larger_of_both(first, second):
     """Return a dictionary with the names of both, each with the larger of its values (a missing value counts as 0)."""
     return {name: max(first.get(name, 0), second.get(name, 0)) for name in {**first, **second}}
 
 
-@problem("dictionaries", ({"ann": 7, "bob": 9},), ({"x": 1},), ({"a": 2, "b": 2},), ({"p": 0, "q": 5, "r": 4},), ({"z": 3, "y": 3, "w": 1},))
+@problem(
+    "dictionaries",
+    ({"ann": 7, "bob": 9},),
+    ({"x": 1},),
+    ({"a": 2, "b": 2},),
+    ({"p": 0, "q": 5, "r": 4},),
+    ({"z": 3, "y": 3, "w": 1},),
+)
 def winner_name(scores):
     """Return the name with the highest score; of equal scores the name that comes first in the alphabet."""
     best = max(scores.values())
@@ -450,7 +475,14 @@ def scale_recipe(recipe, factor):
     return {name: grams * factor for name, grams in recipe.items()}
 
 
-@problem("dictionaries", ({"a": "x", "b": "y"}, ["a", "c"]), ({}, ["k"]), ({"p": "1"}, ["p", "p"]), ({"m": "n"}, []), ({"s": "t", "u": "v"}, ["u", "s"]))
+@problem(
+    "dictionaries",
+    ({"a": "x", "b": "y"}, ["a", "c"]),
+    ({}, ["k"]),
+    ({"p": "1"}, ["p", "p"]),
+    ({"m": "n"}, []),
+    ({"s": "t", "u": "v"}, ["u", "s"]),
+)
 def translate_all(words, text):
     """Return the list of the translations of the text's words; a word that is not in the dictionary stays as it is."""
     return [words.get(word, word) for word in text]
@@ -462,7 +494,14 @@ def sold_out(stock):
     return list(stock.values()).count(0)
 
 
-@problem("dictionaries", ([("a", 1), ("b", 2), ("a", 5)],), ([],), ([("x", 3)],), ([("p", 1), ("p", 1)],), ([("m", 4), ("n", 0), ("m", -4)],))
+@problem(
+    "dictionaries",
+    ([("a", 1), ("b", 2), ("a", 5)],),
+    ([],),
+    ([("x", 3)],),
+    ([("p", 1), ("p", 1)],),
+    ([("m", 4), ("n", 0), ("m", -4)],),
+)
 def balance_by_name(payments):
     """Return a dictionary with the sum of the payments of each name; `payments` is a list of (name, amount)."""
     balance = {}
@@ -471,7 +510,9 @@ def balance_by_name(payments):
     return balance
 
 
-@problem("dictionaries", ({"a": 3, "b": 8, "c": 5}, 5), ({}, 2), ({"x": 1}, 1), ({"p": 10, "q": 20}, 15), ({"m": 0, "n": -1}, 0))
+@problem(
+    "dictionaries", ({"a": 3, "b": 8, "c": 5}, 5), ({}, 2), ({"x": 1}, 1), ({"p": 10, "q": 20}, 15), ({"m": 0, "n": -1}, 0)
+)
 def split_by_limit(levels, limit):
     """Return two lists of names in alphabetical order: those with a value up to the limit, and those above it."""
     low = sorted(name for name, value in levels.items() if value <= limit)
@@ -479,7 +520,14 @@ def split_by_limit(levels, limit):
     return [low, high]
 
 
-@problem("dictionaries", ({"home": "1 Elm St"}, "home", "work"), ({}, "a", "b"), ({"x": 4, "y": 5}, "x", "z"), ({"k": 0}, "j", "l"), ({"p": 1, "q": 2}, "q", "r"))
+@problem(
+    "dictionaries",
+    ({"home": "1 Elm St"}, "home", "work"),
+    ({}, "a", "b"),
+    ({"x": 4, "y": 5}, "x", "z"),
+    ({"k": 0}, "j", "l"),
+    ({"p": 1, "q": 2}, "q", "r"),
+)
 def rename_key(record, old, new):
     """Return a new dictionary in which the key `old` is called `new`; without such a key it is a plain copy."""
     return {new if key == old else key: value for key, value in record.items()}
@@ -868,7 +916,14 @@ def taller_than(people, height):
     return [name for name, size in people if size > height]
 
 
-@problem("records", ([("tea", 2, 3), ("bun", 1, 4)],), ([],), ([("a", 0, 9)],), ([("x", 5, 5)],), ([("p", 1, 1), ("q", 2, 2), ("r", 3, 3)],))
+@problem(
+    "records",
+    ([("tea", 2, 3), ("bun", 1, 4)],),
+    ([],),
+    ([("a", 0, 9)],),
+    ([("x", 5, 5)],),
+    ([("p", 1, 1), ("q", 2, 2), ("r", 3, 3)],),
+)
 def invoice_total(lines):
     """Return the total of an invoice whose lines are (name, count, price)."""
     return sum(count * price for _, count, price in lines)
@@ -880,7 +935,14 @@ def cheapest_name(goods):
     return min(goods, key=lambda entry: entry[1])[0] if goods else None
 
 
-@problem("records", ([{"name": "ann", "age": 20}, {"name": "bob", "age": 15}],), ([],), ([{"name": "x", "age": 18}],), ([{"name": "p", "age": 17}],), ([{"name": "m", "age": 40}, {"name": "n", "age": 30}],))
+@problem(
+    "records",
+    ([{"name": "ann", "age": 20}, {"name": "bob", "age": 15}],),
+    ([],),
+    ([{"name": "x", "age": 18}],),
+    ([{"name": "p", "age": 17}],),
+    ([{"name": "m", "age": 40}, {"name": "n", "age": 30}],),
+)
 def adult_names(people):
     """Return the names of the people (dictionaries with "name" and "age") who are at least 18, in the given order."""
     return [person["name"] for person in people if person["age"] >= 18]
@@ -892,7 +954,14 @@ def time_worked(shifts):
     return sum(end - start for start, end in shifts)
 
 
-@problem("records", ([("a", "x"), ("b", "y")], "x"), ([], "x"), ([("c", "z"), ("d", "z")], "z"), ([("e", "w")], "v"), ([("f", "u"), ("g", "t"), ("h", "u")], "u"))
+@problem(
+    "records",
+    ([("a", "x"), ("b", "y")], "x"),
+    ([], "x"),
+    ([("c", "z"), ("d", "z")], "z"),
+    ([("e", "w")], "v"),
+    ([("f", "u"), ("g", "t"), ("h", "u")], "u"),
+)
 def team_members(players, team):
     """Return the names of the players, given as (name, team), of one team, in alphabetical order."""
     return sorted(name for name, other in players if other == team)
@@ -904,19 +973,40 @@ def podium(results):
     return [name for name, _ in sorted(results, key=lambda entry: (-entry[1], entry[0]))]
 
 
-@problem("records", ([("mon", 3), ("tue", 0), ("wed", 8)],), ([],), ([("fri", 0)],), ([("sat", 1)],), ([("a", 0), ("b", 2), ("c", 0)],))
+@problem(
+    "records",
+    ([("mon", 3), ("tue", 0), ("wed", 8)],),
+    ([],),
+    ([("fri", 0)],),
+    ([("sat", 1)],),
+    ([("a", 0), ("b", 2), ("c", 0)],),
+)
 def dry_days(rain):
     """Return how many of the days, given as (day, millimetres of rain), had no rain."""
     return sum(1 for _, millimetres in rain if millimetres == 0)
 
 
-@problem("records", ([{"id": 1, "ok": True}, {"id": 2, "ok": False}],), ([],), ([{"id": 7, "ok": False}],), ([{"id": 3, "ok": True}],), ([{"id": 9, "ok": False}, {"id": 4, "ok": False}],))
+@problem(
+    "records",
+    ([{"id": 1, "ok": True}, {"id": 2, "ok": False}],),
+    ([],),
+    ([{"id": 7, "ok": False}],),
+    ([{"id": 3, "ok": True}],),
+    ([{"id": 9, "ok": False}, {"id": 4, "ok": False}],),
+)
 def failed_ids(checks):
     """Return the ids of the checks (dictionaries with "id" and "ok") that are not ok, smallest first."""
     return sorted(check["id"] for check in checks if not check["ok"])
 
 
-@problem("records", ([("a", 1), ("b", 2)], "b", 9), ([], "x", 1), ([("p", 5)], "p", 0), ([("m", 1), ("n", 1)], "q", 7), ([("k", 3), ("l", 4)], "k", 4))
+@problem(
+    "records",
+    ([("a", 1), ("b", 2)], "b", 9),
+    ([], "x", 1),
+    ([("p", 5)], "p", 0),
+    ([("m", 1), ("n", 1)], "q", 7),
+    ([("k", 3), ("l", 4)], "k", 4),
+)
 def update_price(goods, name, price):
     """Return the list of (name, price) with the new price for this name; the other entries stay as they are."""
     return [(other, price if other == name else old) for other, old in goods]
@@ -929,13 +1019,22 @@ def map_width(points):
     return max(xs) - min(xs)
 
 
-@problem("records", ([("ann", [5, 7]), ("bob", [])],), ([],), ([("x", [1])],), ([("p", [2, 2, 2])],), ([("m", []), ("n", [9, 1])],))
+@problem(
+    "records", ([("ann", [5, 7]), ("bob", [])],), ([],), ([("x", [1])],), ([("p", [2, 2, 2])],), ([("m", []), ("n", [9, 1])],)
+)
 def points_each(players):
     """Return a list of (name, sum of points) from a list of (name, list of points)."""
     return [(name, sum(points)) for name, points in players]
 
 
-@problem("records", ([("a", 10), ("b", 30)], 20), ([], 5), ([("x", 5)], 10), ([("p", 8), ("q", 9)], 8), ([("m", 1), ("n", 2), ("o", 3)], 2))
+@problem(
+    "records",
+    ([("a", 10), ("b", 30)], 20),
+    ([], 5),
+    ([("x", 5)], 10),
+    ([("p", 8), ("q", 9)], 8),
+    ([("m", 1), ("n", 2), ("o", 3)], 2),
+)
 def late_guests(arrivals, start):
     """Return how late each late guest came, as a dictionary name -> minutes; `arrivals` holds (name, minute)."""
     return {name: minute - start for name, minute in arrivals if minute > start}
@@ -947,7 +1046,14 @@ def rooms_area(rooms):
     return max((length * width for length, width in rooms), default=0)
 
 
-@problem("records", ([("a", 3), ("b", 5), ("a", 9)], "a"), ([], "q"), ([("x", 1)], "y"), ([("p", 2), ("p", 4)], "p"), ([("m", 7), ("n", 8)], "n"))
+@problem(
+    "records",
+    ([("a", 3), ("b", 5), ("a", 9)], "a"),
+    ([], "q"),
+    ([("x", 1)], "y"),
+    ([("p", 2), ("p", 4)], "p"),
+    ([("m", 7), ("n", 8)], "n"),
+)
 def latest_value(readings, sensor):
     """Return the last value of a sensor in a list of (sensor, value), or None if it has none."""
     for name, value in reversed(readings):
@@ -1091,7 +1197,9 @@ def matching_places(guess, code):
     return sum(a == b for a, b in zip(guess, code))
 
 
-@problem("checks", (["r", "g", "r"], ["r", "g"]), ([], ["x"]), (["b"], ["r", "g"]), (["a", "a"], ["a"]), (["p", "q", "s"], ["s"]))
+@problem(
+    "checks", (["r", "g", "r"], ["r", "g"]), ([], ["x"]), (["b"], ["r", "g"]), (["a", "a"], ["a"]), (["p", "q", "s"], ["s"])
+)
 def not_allowed(colours, allowed):
     """Return how many of the colours are not among the allowed ones."""
     return sum(1 for colour in colours if colour not in allowed)
@@ -1112,7 +1220,14 @@ def exact_change(coins, price):
     return "too much" if total > price else "too little"
 
 
-@problem("checks", (["a", "b", "c"], "a", "c"), (["x", "y"], "y", "x"), (["p"], "p", "p"), (["m", "n"], "m", "z"), (["q", "r", "s"], "r", "s"))
+@problem(
+    "checks",
+    (["a", "b", "c"], "a", "c"),
+    (["x", "y"], "y", "x"),
+    (["p"], "p", "p"),
+    (["m", "n"], "m", "z"),
+    (["q", "r", "s"], "r", "s"),
+)
 def stands_before(queue, first, second):
     """Return True if `first` stands somewhere before `second` in the queue, False otherwise or if one of them is not in it."""
     if first not in queue or second not in queue:

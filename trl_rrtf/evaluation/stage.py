@@ -57,7 +57,7 @@ def run_evaluate(
     groups = read_rows(judged, JudgedGroup)
     problems = [_count(group) for group in groups]
     outcomes = Counter(verdict.outcome.label for group in groups for verdict in group.verdicts)
-    result = {
+    result: dict[str, Any] = {
         "pass@k": {f"pass@{k}": _mean_with_interval([_estimate(entry, k) for entry in problems]) for k in arguments.k},
         "outcomes": {outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
         "problems": problems,

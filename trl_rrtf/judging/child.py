@@ -45,7 +45,7 @@ class _Reporter:
             self._failed("wrong", error)
         except _StopTesting:
             raise
-        except BaseException as error:  # noqa: BLE001  (SystemExit and KeyboardInterrupt are the candidate's too)
+        except BaseException as error:
             self._failed("raise", error)
         else:
             self.event("pass")
@@ -68,7 +68,7 @@ def describe(error: BaseException) -> str:
         lines.append(error.lineno)
     try:
         message = str(error)
-    except BaseException:  # noqa: BLE001  (a hostile __str__)
+    except BaseException:
         message = ""
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return f"{text}, line {lines[-1]}" if lines else text
@@ -116,7 +116,7 @@ def _run_as_main(code: types.CodeType, job: dict[str, Any], reporter: _Reporter)
         if error.code not in (None, 0):
             reporter.event("raise", describe(error))
             return
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         reporter.event("raise", describe(error))
         return
     sys.stdout.flush()
@@ -130,7 +130,7 @@ def _run_function_tests(code: types.CodeType, job: dict[str, Any], reporter: _Re
     exec(compile(job["setup_code"], "<setup>", "exec", dont_inherit=True), namespace)
     try:
         exec(code, namespace)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         reporter.event("import_error", describe(error))
         return
     try:
@@ -167,9 +167,9 @@ def _plain(value: Any) -> Any:
 
 
 class _RecordAsserts(ast.NodeTransformer):
-    """Turns each `assert test` of a check function into `_record(lambda: test)`, so that one that fails does not end the rest."""
+    """Turns each `assert test` into `_record(lambda: test)`, so that one that fails does not end the rest."""
 
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:  # noqa: N802
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
         test = ast.Lambda(
             args=ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), body=node.test
         )
@@ -192,7 +192,7 @@ def _run_check(code: str, entry_point: str | None, namespace: dict[str, Any], re
         check_namespace["check"](namespace[str(entry_point)])
     except _StopTesting:
         raise
-    except BaseException as error:  # noqa: BLE001  (raised between two assertions, or there is no entry point)
+    except BaseException as error:
         reporter.event("raise_outside", describe(error))
 
 

@@ -41,6 +41,7 @@ from typing import Any, Self
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.groups import Outcome, Problem, UnitTest, Verdict
 from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.python_source import parse_program
 
 _CHILD = Path(__file__).with_name("child.py")
 _POLL_SECONDS = 0.05
@@ -64,11 +65,11 @@ class _Events:
 
 
 class Judge:
-    """Judges programs against the tests of their problems.
+    r"""Judges programs against the tests of their problems.
 
     ```python
     with Judge(JudgeConfig(timeout=3)) as judge:
-        verdict = judge.judge(problem, "def add(a, b):\\n    return a + b\\n")
+        verdict = judge.judge(problem, "def add(a, b):\n    return a + b\n")
     ```
 
     Args:
@@ -96,11 +97,13 @@ class Judge:
         Raises:
             ConfigError: The problem has no test, or its tests cannot be run (not Python, no `entry_point`).
         """
-        _check_tests(problem)
+        return self._judge(problem, program, _count_tests(problem))
+
+    def _judge(self, problem: Problem, program: str, total: int) -> Verdict:
         for _ in range(self.config.retries + 1):
             try:
-                return self._judge_once(problem, program)
-            except (OSError, _Malformed) as error:
+                return self._judge_once(problem, program, total)
+            except (OSError, _MalformedResultError) as error:
                 reason = f"{type(error).__name__}: {error}"
         return Verdict(outcome=Outcome.INFRASTRUCTURE, detail=reason)
 
@@ -119,7 +122,7 @@ class Judge:
         pending: deque[Future[Verdict]] = deque()
         try:
             for problem, program in items:
-                pending.append(self._pool.submit(self.judge, problem, program))
+                pending.append(self._pool.submit(self._judge, problem, program, _count_tests(problem)))
                 if len(pending) >= 2 * self.num_workers:
                     yield pending.popleft().result()
             while pending:
@@ -142,20 +145,20 @@ class Judge:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _judge_once(self, problem: Problem, program: str) -> Verdict:
+    def _judge_once(self, problem: Problem, program: str, total: int) -> Verdict:
         functions = [test for test in problem.tests if test.kind != "stdio"]
         programs = [test for test in problem.tests if test.kind == "stdio"]
-        verdicts = [self._judge_functions(problem, program, functions)] if functions else []
+        verdicts = [self._judge_functions(problem, program, functions, total - len(programs))] if functions else []
         verdicts += [self._judge_stdio(problem, program, test) for test in programs]
         return _merge(verdicts)
 
-    def _judge_functions(self, problem: Problem, program: str, tests: list[UnitTest]) -> Verdict:
+    def _judge_functions(self, problem: Problem, program: str, tests: list[UnitTest], written: int) -> Verdict:
         job = {"kind": "function", "tests": [test.to_row() for test in tests], "entry_point": problem.entry_point, "stdin": ""}
         events, _ = self._run(problem, program, job)
         results = [kind for kind in events.kinds() if kind in ("pass", "wrong", "raise")]
         passed = results.count("pass")
         # Assertions in loops are known only when they ran; those that were not reached count as written.
-        total = max(len(results), sum(_static_tests(test) for test in tests))
+        total = max(len(results), written)
         outside = events.detail("raise_outside", "import_error")
         complete = "end" in events.kinds() and not outside
         if complete and results.count("pass") == len(results) and not self.config.stop_at_first_failure:
@@ -170,7 +173,7 @@ class Judge:
         return Verdict(outcome=outcome, passed=passed, total=total, seconds=events.seconds, detail=detail)
 
     def _judge_stdio(self, problem: Problem, program: str, test: UnitTest) -> Verdict:
-        job = {"kind": "stdio", "tests": [], "entry_point": None, "stdin": test.stdin}
+        job: dict[str, Any] = {"kind": "stdio", "tests": [], "entry_point": None, "stdin": test.stdin}
         events, output = self._run(problem, program, job)
         verdict = Verdict(outcome=Outcome.FAILED, passed=0, total=1, seconds=events.seconds)
         if "compile_error" in events.kinds():
@@ -206,7 +209,7 @@ class Judge:
             text = output.read_bytes()[: self.config.max_output_bytes].decode("utf-8", "replace")
         events = _Events(_parse(lines, token), timed_out, return_code, seconds)
         if "ready" not in events.kinds():
-            raise _Malformed(f"the child process did not start (exit status {return_code})")
+            raise _MalformedResultError(f"the child process did not start (exit status {return_code})")
         return events, text
 
     def _supervise(self, job: bytes, work: Path, stdout: Any) -> tuple[bytes, bool, int, float]:
@@ -285,7 +288,7 @@ class Judge:
         return process
 
 
-class _Malformed(Exception):
+class _MalformedResultError(Exception):
     """The child process did not report as it should."""
 
 
@@ -331,28 +334,30 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def _static_tests(test: UnitTest) -> int:
-    """Tests that stand in the text: 1, or the assertions of a check function."""
-    if test.kind != "check":
-        return 1
-    return max(1, sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(test.code or ""))))
-
-
-def _check_tests(problem: Problem) -> None:
-    """Tests that cannot be run are an error of the problem, never a verdict on a candidate."""
+def _count_tests(problem: Problem) -> int:
+    """Number of tests as written; tests that cannot be run are an error of the problem, never a verdict on a candidate."""
     name = problem.problem_id
     if not problem.tests:
         raise ConfigError(f"`tests` of problem {name!r}: the list is empty; a program without tests cannot be judged")
+    total = 0
     for test in problem.tests:
         if test.kind in ("call", "check") and not problem.entry_point:
             raise ConfigError(f"`entry_point` of problem {name!r}: a test of kind `{test.kind}` needs the function's name")
         try:
-            if test.kind in ("assert", "check"):
-                ast.parse(test.code or "")
-            elif test.kind == "call":
-                json.loads(test.input or ""), json.loads(test.output or "")
+            total += _count_assertions(test)
         except (SyntaxError, ValueError) as error:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` cannot be read: {error}") from error
+    return total
+
+
+def _count_assertions(test: UnitTest) -> int:
+    """1, or the assertions that stand in a check function."""
+    if test.kind == "call":
+        json.loads(test.input or ""), json.loads(test.output or "")
+    if test.kind not in ("assert", "check"):
+        return 1
+    tree = parse_program(test.code or "")
+    return 1 if test.kind == "assert" else max(1, sum(isinstance(node, ast.Assert) for node in ast.walk(tree)))
 
 
 def _merge(verdicts: list[Verdict]) -> Verdict:

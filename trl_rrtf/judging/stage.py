@@ -47,7 +47,7 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
                     counts.update(verdict.outcome for verdict in judged.verdicts)
                     _stop_if_broken(counts, judged, config)
                     writer.write([judged])
-                programs = bar.n
+                programs = int(bar.n)
             writer.finish()
     seconds = time.monotonic() - started
     outcomes = Counter(

@@ -15,6 +15,7 @@ from typing import Any
 
 from trl_rrtf.errors import ConfigError, LoadError, RowError
 from trl_rrtf.groups import Problem, UnitTest
+from trl_rrtf.python_source import parse_program
 from trl_rrtf.row_files import iterate_rows
 
 HUMANEVAL_HUB_ID = "openai/openai_humaneval:test"
@@ -97,8 +98,10 @@ def _mbpp(row: Mapping[str, Any], where: str) -> Problem:
 
 def _called_function(test: str, code: str) -> str | None:
     """The function of the reference that the assertion calls."""
-    defined = {node.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)}
-    called = [node.func.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    defined = {node.name for node in ast.walk(parse_program(code)) if isinstance(node, ast.FunctionDef)}
+    called = [
+        node.func.id for node in ast.walk(parse_program(test)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
     return next((name for name in called if name in defined), None)
 
 

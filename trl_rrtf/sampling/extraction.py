@@ -12,6 +12,7 @@ import re
 import textwrap
 
 from trl_rrtf.groups import Problem
+from trl_rrtf.python_source import parse_program
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _PYTHON_TAGS = {"", "python", "py", "python3"}
@@ -30,29 +31,37 @@ def extract_program(text: str, problem: Problem) -> str:
     """
     if not text.strip():
         return ""
-    code = _code_of(text, problem.entry_point)
     prompt = problem.prompt if isinstance(problem.prompt, str) else ""
-    options = [code, *_continuations(code, prompt, problem.entry_point)]
-    for option in options:
-        program = _longest_program(option, problem.entry_point)
-        if program is not None:
+    places = _places(text, problem.entry_point)
+    for code in places:
+        options = (code, *_continuations(code, prompt, problem.entry_point))
+        programs = [_longest_program(option, problem.entry_point) for option in options]
+        program = programs[0] or max(programs[1:], key=len, default="")
+        if program:
             return _tidy(_with_preamble(program, prompt, problem.entry_point), problem.entry_point)
-    return code.rstrip() + "\n"
+    return places[0].strip("\n") + "\n"
 
 
-def _code_of(text: str, entry_point: str | None) -> str:
-    """The fenced block that defines the entry point, else the first Python one, else the whole text."""
-    blocks = [body for tag, body in _FENCE.findall(text) if tag.lower() in _PYTHON_TAGS and body.strip()]
-    for block in blocks:
-        if _defines_text(block, entry_point):
-            return textwrap.dedent(block)
-    if blocks:
-        return textwrap.dedent(blocks[0])
-    return text.replace("```python", "").replace("```", "").strip("\n")
+def _places(text: str, entry_point: str | None) -> list[str]:
+    """Where the program may stand, the likeliest place first.
+
+    A fenced block that defines the entry point; what stands before the first fence (a plain completion may end with a closing
+    fence that nothing opened); the other Python blocks; the whole text without fences.
+    """
+    blocks = [textwrap.dedent(body) for tag, body in _FENCE.findall(text) if tag.lower() in _PYTHON_TAGS and body.strip()]
+    before = text.split("```", 1)[0].strip("\n")
+    defining = [block for block in blocks if _defines_text(block, entry_point)]
+    first = [*defining, before] if not _defines_text(before, entry_point) else [before, *defining]
+    others = [block for block in blocks if block not in defining]
+    whole = text.replace("```python", "").replace("```", "").strip("\n")
+    return [place for place in (*first, *others, whole) if place.strip()]
 
 
 def _defines_text(code: str, entry_point: str | None) -> bool:
-    return entry_point is not None and re.search(rf"^\s*(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b", code, re.M) is not None
+    return (
+        entry_point is not None
+        and re.search(rf"^\s*(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b", code, re.M) is not None
+    )
 
 
 def _continuations(code: str, prompt: str, entry_point: str | None) -> list[str]:
@@ -68,19 +77,19 @@ def _continuations(code: str, prompt: str, entry_point: str | None) -> list[str]
     return [head + code, head + first_mended, head + indented]
 
 
-def _longest_program(code: str, entry_point: str | None) -> str | None:
-    """The code without as many last lines as keep it from being Python; None where the entry point is lost by that."""
+def _longest_program(code: str, entry_point: str | None) -> str:
+    """The code without as many last lines as keep it from being Python; "" where the entry point is lost by that."""
     lines = code.splitlines()
     for end in range(len(lines), 0, -1):
         part = "\n".join(lines[:end])
         try:
-            tree = ast.parse(part)
+            tree = parse_program(part)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         if entry_point is None or _defines(tree, entry_point):
             return part
-        return None
-    return None
+        return ""
+    return ""
 
 
 def _defines(tree: ast.Module, name: str) -> bool:
@@ -102,7 +111,7 @@ def _with_preamble(program: str, prompt: str, entry_point: str | None) -> str:
     if not preamble or preamble in program:
         return program
     try:
-        ast.parse(preamble)
+        parse_program(preamble)
     except (SyntaxError, ValueError):  # prose, not code
         return program
     return f"{preamble}\n\n\n{program}"
@@ -112,7 +121,7 @@ def _tidy(program: str, entry_point: str | None) -> str:
     """Drops what a model appends behind its functions: calls, prints, assertions, `if __name__` blocks."""
     if entry_point is None:  # a whole program that reads standard input: its calls are the program
         return program.strip("\n") + "\n"
-    tree = ast.parse(program)
+    tree = parse_program(program)
     lines = program.splitlines()
     for node in tree.body:
         if _is_appended(node):

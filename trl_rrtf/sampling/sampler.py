@@ -19,6 +19,7 @@ class Sampler(Protocol):
         num_generations: int,
         temperature: float,
         top_p: float,
+        top_k: int,
         max_new_tokens: int,
         stop_strings: Sequence[str],
         seed: int,
@@ -30,6 +31,7 @@ class Sampler(Protocol):
             num_generations: Texts per prompt.
             temperature: 0 is greedy.
             top_p: Nucleus.
+            top_k: Only the so many likeliest tokens, or 0 for all.
             max_new_tokens: Longest text, in tokens.
             stop_strings: A text ends before the first of them.
             seed: The same prompts and seed give the same texts.

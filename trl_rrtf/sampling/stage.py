@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from trl_rrtf.groups import CandidateGroup, Problem
 from trl_rrtf.model_paths import require_model
 from trl_rrtf.problems import load_problems, select_problems
 from trl_rrtf.prompts import render_prompt
+from trl_rrtf.python_source import parse_program
 from trl_rrtf.row_files import ResumableWriter, fingerprint, read_rows
 from trl_rrtf.sampling.config import SampleArguments, SamplingConfig
 from trl_rrtf.sampling.extraction import extract_program
@@ -46,9 +46,7 @@ def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Samp
     selection = {"problems": _fingerprint(arguments.problems), "where": arguments.where, "limit": arguments.limit}
     settings = {"stage": "sample", **selection, **asdict(config)}
     started, sampled = time.monotonic(), 0
-    with ResumableWriter(
-        arguments.output, settings, rows_per_step=config.batch_size, overwrite=arguments.overwrite
-    ) as writer:
+    with ResumableWriter(arguments.output, settings, rows_per_step=config.batch_size, overwrite=arguments.overwrite) as writer:
         if not writer.finished:
             with tqdm(total=len(groups), initial=writer.rows_done, desc=f"sample {config.source}", unit="problem") as bar:
                 for start in range(writer.rows_done, len(groups), config.batch_size):
@@ -85,6 +83,7 @@ def _sample_batch(batch: list[CandidateGroup], config: SamplingConfig, sampler: 
         num_generations=config.num_generations,
         temperature=config.temperature,
         top_p=config.top_p,
+        top_k=config.top_k,
         max_new_tokens=config.max_new_tokens,
         stop_strings=config.stop_strings,
         seed=seed,
@@ -137,7 +136,7 @@ def _summary(output: str, sampled: int, seconds: float) -> dict[str, Any]:
 def _compiles(program: str) -> bool:
     """Whether a program parses; only for the summary, the judge compiles in a contained process."""
     try:
-        ast.parse(program)
+        parse_program(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return bool(program.strip())

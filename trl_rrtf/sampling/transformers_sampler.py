@@ -45,6 +45,7 @@ class TransformersSampler:
         num_generations: int,
         temperature: float,
         top_p: float,
+        top_k: int,
         max_new_tokens: int,
         stop_strings: Sequence[str],
         seed: int,
@@ -56,7 +57,11 @@ class TransformersSampler:
         """
         inputs = self._repeat(self._encode(prompts), num_generations)
         set_seed(seed)
-        drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
+        drawn = (
+            {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+            if temperature
+            else {"do_sample": False}
+        )
         stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
         output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
         texts = self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

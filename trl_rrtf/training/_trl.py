@@ -2,13 +2,13 @@
 
 What it relies on, each checked by `tests/training/test_trl_contract.py`:
 
-| what | where in TRL | since / checked with |
-|---|---|---|
-| `_prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)` | `SFTTrainer`, called for each data set by `__init__` and `evaluate` | 1.16.0 |
-| `model(..., labels=, fused_lm_head=True)` returns `log_probs` (R, T - 1), zero where the label is -100 | `add_fused_lm_head`, installed by `SFTTrainer.__init__` | 1.16.0 |
-| `_tag_names`, `_name`, `_paper` | `_BaseTrainer`, read by the model card and the Hub tags | 1.16.0 |
-| `loss_is_scaled_for_ga` | `_BaseTrainer` (documented in `transformers.Trainer` since 5.19) | 1.16.0 |
-| `aux_loss_enabled` | `SFTTrainer`, set by `__init__` for mixture-of-experts models | 1.16.0 |
+- `SFTTrainer._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)`, called for each data
+  set by `__init__` and `evaluate`.
+- `model(..., labels=, fused_lm_head=True)` returns `log_probs` (R, T - 1), zero where the label is -100: `add_fused_lm_head`,
+  installed by `SFTTrainer.__init__`.
+- `_tag_names`, `_name`, `_paper` of `_BaseTrainer`, read by the model card and the Hub tags.
+- `loss_is_scaled_for_ga` of `_BaseTrainer` (documented in `transformers.Trainer` since 5.19).
+- `aux_loss_enabled` of `SFTTrainer`, set by `__init__` for mixture-of-experts models.
 """
 
 from __future__ import annotations

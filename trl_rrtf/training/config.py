@@ -64,7 +64,7 @@ class RRTFConfig(RRTFOptions, SFTConfig):
     def __post_init__(self) -> None:
         """Checks RRTF's options, then those that it cannot honour."""
         if self.bf16 is None and not torch.accelerator.is_available():
-            self.bf16 = False
+            self.bf16: bool | None = False
         super().__post_init__()
         _check_choice("rank_loss", self.rank_loss, RANK_LOSS_CHOICES)
         _check_choice("sft_reduction", self.sft_reduction, SFT_REDUCTIONS)

@@ -178,7 +178,8 @@ class RRTFTrainer(SFTTrainerHooks):
         if num_items_in_batch is None:
             return group_losses.mean()
         # Data-parallel training averages the gradients of the processes; the factor makes that a sum.
-        return group_losses.sum() / num_items_in_batch * self.accelerator.num_processes
+        num_processes: int = self.accelerator.num_processes
+        return group_losses.sum() / num_items_in_batch * num_processes
 
     def _group_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Statistics (G, S) and weighted loss (G,) of each group of a batch."""

