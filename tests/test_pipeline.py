@@ -76,31 +76,47 @@ def test_running_again_does_nothing_and_says_the_same(finished, monkeypatch):
     assert run_pipeline(PipelineConfig(**settings)) == results
 
 
-@pytest.mark.parametrize("left", ["candidates", "judged.jsonl", "ranked", "evaluation", "model/checkpoint"])
-def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, left):
-    """As if killed right after the named output was begun: what comes later is gone, a half-written file is left."""
+def kill_in(folder, step):
+    """Leaves the folder as a kill in the middle of a step would: later files are gone, that of the step is half written."""
+    steps = ["candidates/student.jsonl", "judged.jsonl", "evaluation/heldout.before.candidates.jsonl", "ranked/heldout.jsonl"]
+    for name in steps[steps.index(step) :] if step in steps else []:
+        path = folder / name
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.unlink()
+        if name == step:
+            path.with_name(path.name + ".partial").write_bytes(lines[0] + lines[1][:20])
+    if step in steps:
+        shutil.rmtree(folder / "model")
+        (folder / "evaluation" / "heldout.before.json").unlink()
+    elif step == "training":
+        shutil.rmtree(folder / "model" / "checkpoint-6")
+        for name in ("train_result.json", "model.safetensors"):
+            (folder / "model" / name).unlink()
+    for path in folder.glob("evaluation/heldout.after.*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "candidates/student.jsonl",
+        "judged.jsonl",
+        "evaluation/heldout.before.candidates.jsonl",
+        "ranked/heldout.jsonl",
+        "training",
+        "last",
+    ],
+)
+def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, step):
     results, settings = finished
-    shutil.copytree(settings["output_dir"], tmp_path / "run")
-    order = ["candidates", "judged.jsonl", "evaluation", "ranked", "model/checkpoint", "model"]
     folder = tmp_path / "run"
-    for name in order[order.index(left) :] if left in order else []:
-        for path in list(folder.glob(f"{name}*")):
-            if left == "model/checkpoint" and path.name == "model":
-                (path / "train_result.json").unlink()  # killed between the last checkpoint and the end
-                for old in [*path.glob("*.safetensors")]:
-                    old.unlink()
-            elif left == "model/checkpoint":
-                last = sorted(path.parent.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))[-1]
-                shutil.rmtree(last, ignore_errors=True)
-            elif path.is_dir():
-                shutil.rmtree(path)
-            elif not path.name.endswith("settings.json"):
-                lines = path.read_bytes().splitlines(keepends=True)
-                path.unlink()
-                path.with_name(path.name + ".partial").write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    shutil.copytree(settings["output_dir"], folder)
+    kill_in(folder, step)
     again = run_pipeline(PipelineConfig(**{**settings, "output_dir": str(folder)}))
     for name in ("pass@k before", "pass@k after", "held-out groups before", "held-out groups after"):
         assert again[name] == results[name]
+    weights = [Path(run, "model", "model.safetensors").read_bytes() for run in (folder, settings["output_dir"])]
+    assert weights[0] == weights[1]
 
 
 def test_wrong_settings_are_named_before_any_work(settings, tmp_path):

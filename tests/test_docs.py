@@ -1,0 +1,70 @@
+"""What README and docs show is true: Python blocks run, commands and their options exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trl_rrtf.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes" / "README.md"]
+
+
+def blocks(language):
+    """(page and number, code) of each fenced block of a language."""
+    for page in PAGES:
+        for number, code in enumerate(re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M), start=1):
+            yield pytest.param(code, id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_blocks_run(code, tiny_model_dir, tmp_path):
+    """In a folder like the repository's, with a tiny model in the place of the quick start's."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "SmolLM2-135M-Instruct").symlink_to(tiny_model_dir)
+    script = tmp_path / "block.py"
+    script.write_text(code)
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    saved = list(tmp_path.glob("runs/*/model.safetensors"))
+    assert saved or "save_model" not in code
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
+def test_shell_blocks_name_what_exists(code, capsys):
+    makefile = (ROOT / "Makefile").read_text()
+    for line in code.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            assert f"\n{words[1]}:" in makefile
+        if words[:1] == ["trl-rrtf"] and "STAGE" not in words:
+            assert main([words[1], "--help"]) == 0
+            shown = capsys.readouterr().out
+            for option in (word for word in words[2:] if word.startswith("--")):
+                assert option == "--output_dir" or f"{option} " in shown, line
+
+
+def test_links_to_files_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_option_of_the_trainer_is_documented():
+    from dataclasses import fields
+
+    from trl_rrtf.training.options import RRTFOptions
+
+    page = (ROOT / "docs" / "trainer.md").read_text()
+    assert all(f"| `{option.name}` |" in page for option in fields(RRTFOptions))
