@@ -24,7 +24,7 @@ def blocks(language):
             yield pytest.param(code, id=f"{page.name}-{number}")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_blocks_run(code, tiny_model_dir, tmp_path):
     """In a folder like the repository's, with a tiny model in the place of the quick start's."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
@@ -41,7 +41,7 @@ def test_python_blocks_run(code, tiny_model_dir, tmp_path):
     assert saved or "save_model" not in code
 
 
-@pytest.mark.parametrize("code", blocks("bash"))
+@pytest.mark.parametrize("code", list(blocks("bash")))
 def test_shell_blocks_name_what_exists(code, capsys):
     makefile = (ROOT / "Makefile").read_text()
     for line in code.splitlines():

@@ -76,24 +76,34 @@ def test_running_again_does_nothing_and_says_the_same(finished, monkeypatch):
     assert run_pipeline(PipelineConfig(**settings)) == results
 
 
+OUTPUTS = [
+    "candidates/student.jsonl",
+    "judged.jsonl",
+    "ranked/train.jsonl",
+    "evaluation/heldout.before.candidates.jsonl",
+    "evaluation/heldout.before.judged.jsonl",
+    "evaluation/heldout.before.json",
+    "ranked/heldout.jsonl",
+]
+
+
 def kill_in(folder, step):
     """Leaves the folder as a kill in the middle of a step would: later files are gone, that of the step is half written."""
-    steps = ["candidates/student.jsonl", "judged.jsonl", "evaluation/heldout.before.candidates.jsonl", "ranked/heldout.jsonl"]
-    for name in steps[steps.index(step) :] if step in steps else []:
-        path = folder / name
-        lines = path.read_bytes().splitlines(keepends=True)
+    for path in folder.glob("evaluation/heldout.after.*"):
         path.unlink()
-        if name == step:
-            path.with_name(path.name + ".partial").write_bytes(lines[0] + lines[1][:20])
-    if step in steps:
-        shutil.rmtree(folder / "model")
-        (folder / "evaluation" / "heldout.before.json").unlink()
-    elif step == "training":
+    if step == "training":
         shutil.rmtree(folder / "model" / "checkpoint-6")
         for name in ("train_result.json", "model.safetensors"):
             (folder / "model" / name).unlink()
-    for path in folder.glob("evaluation/heldout.after.*"):
+    if step in OUTPUTS:
+        shutil.rmtree(folder / "model")
+        for name in OUTPUTS[OUTPUTS.index(step) + 1 :]:
+            (folder / name).unlink()
+            (folder / f"{name}.settings.json").unlink(missing_ok=True)
+        path = folder / step
+        lines = path.read_bytes().splitlines(keepends=True)
         path.unlink()
+        path.with_name(path.name + ".partial").write_bytes(lines[0] + lines[1][:20])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
@@ -162,12 +161,12 @@ def test_covered_disk(judge, tmp_path):
     assert "OSError" in verdict.detail or "output limit" in verdict.detail
 
 
-def test_covered_scratch_is_removed(judge):
-    problem = asserts("assert f().startswith('/')", "print(f())")
+def test_covered_scratch_is_removed(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    problem = asserts(f"assert f().startswith({str(tmp_path)!r})")
     program = "import os\nopen('here', 'w').close()\ndef f():\n    return os.getcwd()\n"
     assert judge.judge(problem, program).outcome is Outcome.PASSED
-    leftovers = [name for name in os.listdir(os.environ.get("TMPDIR", "/tmp")) if name.startswith("judge-")]
-    assert not leftovers
+    assert not list(tmp_path.iterdir())
 
 
 def test_covered_secrets(judge, monkeypatch):
@@ -186,7 +185,7 @@ def test_covered_secrets(judge, monkeypatch):
         "def f(x):\n    import sys; sys.exit(0)",
         "def f(x):\n    import os; os._exit(0)",
         "def f(x):\n    raise KeyboardInterrupt",
-        "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x):\n    return 0",
+        "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x):\n    return 7",
         "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
         "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(x):\n    return f(x)",
     ],
