@@ -68,3 +68,13 @@ def test_every_option_of_the_trainer_is_documented():
 
     page = (ROOT / "docs" / "trainer.md").read_text()
     assert all(f"| `{option.name}` |" in page for option in fields(RRTFOptions))
+
+
+def test_the_reference_names_every_public_name():
+    import trl_rrtf
+
+    page = (ROOT / "docs" / "reference.md").read_text()
+    whole_modules = set(re.findall(r"::: (trl_rrtf\.\w+)\n    options", page))
+    for name in trl_rrtf.__all__:
+        module = getattr(trl_rrtf, name).__module__
+        assert f"::: trl_rrtf.{name}\n" in page or module in whole_modules, name

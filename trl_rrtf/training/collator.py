@@ -21,17 +21,18 @@ class DataCollatorForRankedGroups:
     Args:
         pad_token_id: Token to pad with.
         pad_to_multiple_of: Pads the length to a multiple of this, or None.
-
-    Returns:
-        `input_ids`, `attention_mask`, `completion_mask` (R, T); `scores` (R,) float32; `sources`, `group_ids` (R,);
-        `group_index`, `num_dropped` (G,).
     """
 
     pad_token_id: int
     pad_to_multiple_of: int | None = None
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Collates tokenised groups, see [`prepare_ranked_groups`][trl_rrtf.training.ranked_dataset.prepare_ranked_groups]."""
+        """Collates tokenised groups, the rows of `trl_rrtf.training.ranked_dataset.prepare_ranked_groups`.
+
+        Returns:
+            `input_ids`, `attention_mask`, `completion_mask` (R, T); `scores` (R,) float32; `sources`, `group_ids` (R,);
+            `group_index`, `num_dropped` (G,).
+        """
         rows, masks, scores, sources, group_ids = [], [], [], [], []
         for group_id, example in enumerate(examples):
             prompt_ids = list(example["prompt_ids"])

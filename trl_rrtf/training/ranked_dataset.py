@@ -97,7 +97,9 @@ def prepare_ranked_groups(
     Raises:
         RowError: A row breaks the format, or nothing is left of the data set.
     """
-    columns = list(next(iter(dataset)))
+    columns = list(next(iter(dataset), ()))
+    if not columns:
+        raise ConfigError(f"`{name}`: the data set is empty; give at least one ranked group")
     if TOKENIZED_COLUMN in columns:
         return dataset
     tokenize = partial(_tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length)
