@@ -52,7 +52,7 @@ def test_every_stage_on_files(tiny_model_dir, tmp_path, problems, capsys):
     assert run("train", "--config", config, "--model", tiny_model_dir, "--dataset", r, "--output_dir", tmp_path / "d") == 0
     assert (tmp_path / "d" / "model.safetensors").exists()
     assert run("evaluate", "--model", tmp_path / "d", "--problems", problems, "--output", tmp_path / "e.json", *sampling) == 0
-    assert "pass@1" in capsys.readouterr().out
+    assert "pass@1 │ 0.0% [0.0%, 0.0%]" in capsys.readouterr().out
     # Again: all is done, nothing changes; with another learning rate the folder is not gone on with.
     before = (tmp_path / "d" / "model.safetensors").read_bytes()
     train = ["train", "--config", config, "--model", tiny_model_dir, "--dataset", r, "--output_dir", tmp_path / "d"]

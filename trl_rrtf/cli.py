@@ -205,6 +205,10 @@ def _print_summary(title: str, summary: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == {"mean", "low", "high"}:
+        from trl_rrtf.evaluation.stage import show_interval
+
+        return show_interval(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

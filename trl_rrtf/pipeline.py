@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
+from trl_rrtf.evaluation.stage import show_interval
 from trl_rrtf.groups import Messages
 from trl_rrtf.judging import JudgeArguments, JudgeConfig, run_judge
 from trl_rrtf.model_paths import require_model
@@ -334,7 +335,7 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name, before in results["pass@k before"].items():
         for k, value in before.items():
-            table.add_row(f"{k}, {name}", _rate(value), _rate(results["pass@k after"][name][k]))
+            table.add_row(f"{k}, {name}", show_interval(value), show_interval(results["pass@k after"][name][k]))
     for label, key in (
         ("ranking accuracy, held-out groups", "eval_ranking/accuracy"),
         ("ranking margin (nats per token)", "eval_ranking/margin"),
@@ -362,7 +363,3 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         ("this table as JSON", "results.json"),
     ):
         console.print(f"{label}: {folder / path}")
-
-
-def _rate(value: dict[str, float]) -> str:
-    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"

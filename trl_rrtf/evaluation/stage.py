@@ -73,6 +73,11 @@ def run_evaluate(
     return {"pass@k": result["pass@k"], **result["outcomes"], "problems": len(problems), "output": str(output)}
 
 
+def show_interval(value: dict[str, float]) -> str:
+    """A mean with its interval for a table, such as `4.2% [0.0%, 8.3%]`."""
+    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+
+
 def _count(group: JudgedGroup) -> dict[str, Any]:
     """Candidates (n) and passed candidates (c) of a problem; those that could not be judged are left out."""
     judged = [
