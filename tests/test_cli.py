@@ -157,6 +157,22 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert partial.read_bytes().count(b"\n") == 6
 
 
+def test_a_full_disk_while_training_is_told_as_such(tiny_model_dir, tmp_path):
+    """A real failing write: the process may write files of 30 kB at most, less than the tiny model."""
+    rows = [{"prompt": f"p{i}", "completions": ["a", "b"], "scores": [1, 0]} for i in range(8)]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    limit += "; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))"
+    options = {"model": tiny_model_dir, "dataset": tmp_path / "r.jsonl", "output_dir": tmp_path / "d", "max_steps": 1}
+    options |= {"bf16": "false", "use_cpu": "true", "report_to": "none"}
+    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    code = f"{limit}; import sys; from trl_rrtf.cli import main; sys.exit(main(['train', *{arguments!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot write into" in done.stderr
+    assert "free space and run the same command again" in done.stderr
+
+
 def test_env_reports_versions(capsys):
     assert main(["env"]) == 0
     out = capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -54,15 +53,6 @@ def test_humaneval_comes_from_its_package():
     problems = load_problems("humaneval")
     assert len(problems) == 164
     assert problems[0].entry_point == "has_close_elements"
-
-
-def test_the_local_mbpp_loads_where_it_is_at_hand():
-    path = Path(__file__).parents[3] / "shared" / "data" / "mbpp.jsonl"
-    if not path.exists():
-        pytest.skip("needs a local copy of MBPP")
-    problems = load_problems(str(path))
-    assert len(problems) == 854
-    assert sum(problem.entry_point is None for problem in problems) == 0
 
 
 def test_unknown_formats_and_missing_files_are_named(tmp_path):

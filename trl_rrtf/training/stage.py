@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,16 +93,32 @@ def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: Model
     if (output_dir / RESULT_FILE).exists():
         summary: dict[str, Any] = json.loads((output_dir / RESULT_FILE).read_text(encoding="utf-8"))
         return {**summary, "output": str(output_dir)}
-    trainer = _train(model, train_dataset, eval_dataset, config, model_config)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.create_model_card(dataset_name=Path(arguments.dataset).name)
+    with _disk_errors(output_dir):
+        trainer = _train(model, train_dataset, eval_dataset, config, model_config)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.create_model_card(dataset_name=Path(arguments.dataset).name)
     summary = _summary(trainer.state.log_history, trainer.state.global_step)
     if trainer.is_world_process_zero():
         write_json(output_dir / RESULT_FILE, summary)
     if config.push_to_hub:
         trainer.push_to_hub(dataset_name=arguments.dataset)
     return {**summary, "output": str(output_dir)}
+
+
+@contextlib.contextmanager
+def _disk_errors(output_dir: Path) -> Iterator[None]:
+    """A full disk is told as such; the libraries that write checkpoints raise it as errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        reasons = ("No space left on device", "File too large", "Disk quota exceeded", "file write failed")
+        if not any(reason in str(error) for reason in reasons):
+            raise
+        raise OutputError(
+            f"cannot write into `{output_dir}`: {error}; checkpoints that are complete are kept: free space and run the same "
+            "command again"
+        ) from error
 
 
 def _settings(model: str, arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> dict[str, Any]:
