@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -191,6 +192,8 @@ def _default(option: dataclasses.Field[Any]) -> str:
 
 
 def _print_summary(title: str, summary: dict[str, Any]) -> None:
+    if os.environ.get("RANK", "0") != "0":  # one table for all processes of a launcher
+        return
     from rich.console import Console
     from rich.table import Table
 
