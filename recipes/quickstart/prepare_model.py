@@ -44,13 +44,11 @@ def convert(gguf: Path, output: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    options = {}
+    options: dict[str, object] = {"gguf_file": gguf.name}
     if int(transformers.__version__.split(".")[0]) >= 5:  # there the weights stay packed otherwise
         from transformers import GgufConfig
 
         options["quantization_config"] = GgufConfig(gguf_file=gguf.name, dequantize=True)
-    else:
-        options["gguf_file"] = gguf.name
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # The GGUF file names the start-of-turn token as the end of sequence; with it a model would learn a wrong stop.
