@@ -56,9 +56,17 @@ def test_greedy_texts_are_those_of_the_model_step_by_step(sampler, tiny_model_di
         while len(ids) < start + 12 and tokenizer.eos_token_id not in ids[start:]:
             with torch.no_grad():
                 ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-        assert text == tokenizer.decode(ids[start:], skip_special_tokens=True)
+        assert text == tokenizer.decode(ids[start:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     repeated = sampler.sample(prompts, num_generations=3, **{**OPTIONS, "temperature": 0})
     assert repeated == [[text] * 3 for (text,) in texts]
+
+
+def test_spaces_of_a_program_stay(sampler, monkeypatch):
+    program = "x = a.replace('-', ' ') , 'b' . n't"
+    prompt, answer = (sampler.tokenizer(text, return_tensors="pt")["input_ids"] for text in ("x", program))
+    monkeypatch.setattr(sampler.tokenizer, "clean_up_tokenization_spaces", True, raising=False)
+    monkeypatch.setattr(sampler.model, "generate", lambda **_: torch.cat([prompt, answer], dim=1))
+    assert sampler.sample(["x"], num_generations=1, **OPTIONS) == [[program]]
 
 
 def test_the_same_seed_gives_the_same_texts(sampler):

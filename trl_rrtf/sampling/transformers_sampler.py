@@ -64,7 +64,10 @@ class TransformersSampler:
         )
         stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
         output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
-        texts = self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        # Many tokenizers of transformers 4 clean spaces up by default, which is for prose: it turns `' '` into `''` in a program.
+        texts = self.tokenizer.batch_decode(
+            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         texts = [cut_at_stop(text, stop_strings) for text in texts]
         return [texts[i : i + num_generations] for i in range(0, len(texts), num_generations)]
 
