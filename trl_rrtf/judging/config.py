@@ -32,6 +32,7 @@ class JudgeConfig:
         max_output_bytes: Largest file (and standard output) that the program may write, in bytes.
         num_workers: Programs that run side by side, or None for one per usable core.
         stop_at_first_failure: Leave the tests after the first failure unjudged.
+        second_run: Run each program twice, to find those whose results change.
         retries: How often a failure of the judge itself is tried again.
         max_infrastructure_fraction: Above this share of such failures a run stops.
 
@@ -46,6 +47,10 @@ class JudgeConfig:
     stop_at_first_failure: bool = field(
         default=False,
         metadata={"help": "Stop at the first test that fails: faster, but `partial` counts only what came before."},
+    )
+    second_run: bool = field(
+        default=False,
+        metadata={"help": "Judge each program twice; of two different verdicts the lower counts, and its detail says `flaky`."},
     )
     retries: int = field(default=2, metadata={"help": "How often a failure of the judge itself is tried again."})
     max_infrastructure_fraction: float = field(

@@ -1,71 +1,59 @@
-"""The judge: one contained process per program, one verdict per candidate.
+"""The judge: verdicts on programs, from tests that the programs' processes never see.
+
+A checker process holds the tests, and each candidate runs in a contained process of its own; they talk through a closed set of
+plain values. See `checker.py` (what decides), `candidate.py` (what runs), `containment.py` (what holds it), `values.py` (what
+crosses).
 
 What is covered, each line with an adversarial test:
 
-- time: a wall-clock deadline; the whole process group is killed, also when the program ends before its descendants;
-- memory: an address-space limit;
-- disk: a scratch folder that is removed, a largest file size;
-- secrets: an empty environment; the working folder and HOME are the scratch folder;
-- early exits: `sys.exit`, `os._exit` and friends are no pass, since a pass needs a result of every test;
-- success marks on standard output: results travel on a pipe of their own, with a random token;
-- output: standard output and error are files of bounded size.
+- expected values and test code are not in the candidate's process: frames, bytecode and memory show none;
+- a pass is decided by the checker after the last assertion: no exit status, output, mark or message makes one;
+- results are compared as plain builtin values: `__eq__`, `__hash__`, `__str__` and patched builtins or modules decide nothing;
+- arguments that a function changed reach the test only if it returned None, so it cannot rewrite what it is compared with;
+- time: a deadline on the wall clock, kept by another process, and a limit of processor time;
+- memory: an address-space limit; what a program returns is bounded too;
+- processes: none but its own threads (their number limited), and all that it started dies with it;
+- network: none, loopback, UDP and abstract sockets included;
+- files: read-only Python and system files, a scratch folder with a quota that is emptied; the user's files are not there;
+- secrets: an empty environment, no other process's memory, no solutions of installed benchmarks;
+- signals, tracing, kernel interfaces: refused;
+- output: bounded, wherever it goes.
 
-What is not covered, because candidate and tests share one process: a program that reads the expected values or the token from
-the frames and memory of its process, an object whose `__eq__` is always true, a descendant that leaves the process group,
-network access, and files that the user may read or write. Judge programs of models that you do not suspect of attacks, or
-work inside a container.
+How much of the second half holds depends on what the system has: see the report of
+[`isolation`][trl_rrtf.Judge.isolation]. Not covered: errors of the kernel itself; a program that tells by timing which test it
+serves; a program that recognises the inputs of a published benchmark and knows the answers by heart; test and setup code, which
+is trusted and runs with the rights of the user.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import json
 import os
-import secrets
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from trl_rrtf.errors import ConfigError
-from trl_rrtf.groups import Outcome, Problem, UnitTest, Verdict
+from trl_rrtf.groups import Outcome, Problem, Verdict
 from trl_rrtf.judging.config import JudgeConfig
-from trl_rrtf.python_source import parse_program
+from trl_rrtf.judging.preparation import PreparedProblem, prepare
+from trl_rrtf.judging.worker import CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
 
-_CHILD = Path(__file__).with_name("child.py")
-_POLL_SECONDS = 0.05
-_RESULT_BYTES = 16 * 2**20
+_READ_AHEAD = 16
+"""Programs per worker that are taken from a stream before the first verdict is given back."""
 
 
-@dataclass
-class _Events:
-    """What a child process reported, and how it ended."""
-
-    entries: list[dict[str, str]]
-    timed_out: bool
-    return_code: int
-    seconds: float
-
-    def kinds(self) -> list[str]:
-        return [entry["kind"] for entry in self.entries]
-
-    def detail(self, *kinds: str) -> str:
-        return next((entry["detail"] for entry in self.entries if entry["kind"] in kinds), "")
+@dataclass(eq=False)
+class _Task:
+    problem: PreparedProblem
+    program: str
+    future: Future[Verdict] = field(default_factory=Future)
 
 
 class Judge:
-    r"""Judges programs against the tests of their problems.
+    r"""Judges programs against the tests of their problems. Safe to use from several threads.
 
     ```python
     with Judge(JudgeConfig(timeout=3)) as judge:
@@ -79,10 +67,18 @@ class Judge:
     def __init__(self, config: JudgeConfig | None = None) -> None:
         self.config = config or JudgeConfig()
         self.num_workers = self.config.num_workers or _usable_cores()
-        self._pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="judge")
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
+        self._workers = [Worker(self.config) for _ in range(self.num_workers)]
+        self._tasks: deque[_Task] = deque()
+        self._serving: dict[Worker, PreparedProblem] = {}
+        self._changed = threading.Condition()
+        self._machine = _Machine()
         self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(worker,), name=f"judge-{number}", daemon=True)
+            for number, worker in enumerate(self._workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def judge(self, problem: Problem, program: str) -> Verdict:
         """Runs one program against the tests of its problem.
@@ -97,21 +93,15 @@ class Judge:
         Raises:
             ConfigError: The problem has no test, or its tests cannot be run (not Python, no `entry_point`).
         """
-        return self._judge(problem, program, _count_tests(problem))
-
-    def _judge(self, problem: Problem, program: str, total: int) -> Verdict:
-        for _ in range(self.config.retries + 1):
-            try:
-                return self._judge_once(problem, program, total)
-            except (OSError, _MalformedResultError) as error:
-                reason = f"{type(error).__name__}: {error}"
-        return Verdict(outcome=Outcome.INFRASTRUCTURE, detail=reason)
+        return self._submit(prepare(problem), program).future.result()
 
     def judge_many(self, items: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
         """Judges a stream of programs side by side.
 
+        Programs of one problem that follow each other are judged fastest: they share a checker.
+
         Args:
-            items: (problem, program) pairs; read only a few ahead of what was yielded, so a stream may be endless.
+            items: (problem, program) pairs. At most 16 per worker are read ahead of what was yielded, so a stream may be endless.
 
         Yields:
             One verdict per item, in order.
@@ -119,25 +109,32 @@ class Judge:
         Raises:
             ConfigError: As in [`judge`][trl_rrtf.Judge.judge].
         """
-        pending: deque[Future[Verdict]] = deque()
+        pending: deque[_Task] = deque()
+        last: tuple[Problem, PreparedProblem] | None = None
         try:
             for problem, program in items:
-                pending.append(self._pool.submit(self._judge, problem, program, _count_tests(problem)))
-                if len(pending) >= 2 * self.num_workers:
-                    yield pending.popleft().result()
+                if last is None or last[0] is not problem:
+                    last = problem, prepare(problem)
+                pending.append(self._submit(last[1], program))
+                while pending and (pending[0].future.done() or len(pending) >= _READ_AHEAD * self.num_workers):
+                    yield pending.popleft().future.result()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft().future.result()
         finally:
-            for future in pending:
-                future.cancel()
+            with self._changed:
+                for task in pending:
+                    if task in self._tasks:
+                        self._tasks.remove(task)
 
     def close(self) -> None:
         """Kills what runs and waits for the workers."""
-        with self._lock:
+        with self._changed:
             self._closed = True
-            for process in self._running:
-                _kill(process)
-        self._pool.shutdown(cancel_futures=True)
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.close()
+        for thread in self._threads:
+            thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -145,227 +142,132 @@ class Judge:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _judge_once(self, problem: Problem, program: str, total: int) -> Verdict:
-        functions = [test for test in problem.tests if test.kind != "stdio"]
-        programs = [test for test in problem.tests if test.kind == "stdio"]
-        verdicts = [self._judge_functions(problem, program, functions, total - len(programs))] if functions else []
-        verdicts += [self._judge_stdio(problem, program, test) for test in programs]
-        return _merge(verdicts)
+    # --- Sharing the work ------------------------------------------------------------------------------------------------
 
-    def _judge_functions(self, problem: Problem, program: str, tests: list[UnitTest], written: int) -> Verdict:
-        job = {"kind": "function", "tests": [test.to_row() for test in tests], "entry_point": problem.entry_point, "stdin": ""}
-        events, _ = self._run(problem, program, job)
-        results = [kind for kind in events.kinds() if kind in ("pass", "wrong", "raise")]
-        passed = results.count("pass")
-        # Assertions in loops are known only when they ran; those that were not reached count as written.
-        total = max(len(results), written)
-        outside = events.detail("raise_outside", "import_error")
-        complete = "end" in events.kinds() and not outside
-        if complete and results.count("pass") == len(results) and not self.config.stop_at_first_failure:
-            total = len(results)  # a check function may skip assertions on purpose
-        if complete and passed == total > 0:
-            return Verdict(outcome=Outcome.PASSED, passed=passed, total=total, seconds=events.seconds)
-        raised = events.detail("raise", "raise_outside", "import_error") or _ending(events, self.config)
-        detail = raised or events.detail("wrong") or "a test had no result"
-        outcome = Outcome.PARTIAL if passed else Outcome.RUNTIME_ERROR if raised else Outcome.FAILED
-        if "compile_error" in events.kinds():
-            outcome, detail = Outcome.COMPILE_ERROR, events.detail("compile_error")
-        return Verdict(outcome=outcome, passed=passed, total=total, seconds=events.seconds, detail=detail)
-
-    def _judge_stdio(self, problem: Problem, program: str, test: UnitTest) -> Verdict:
-        job: dict[str, Any] = {"kind": "stdio", "tests": [], "entry_point": None, "stdin": test.stdin}
-        events, output = self._run(problem, program, job)
-        verdict = Verdict(outcome=Outcome.FAILED, passed=0, total=1, seconds=events.seconds)
-        if "compile_error" in events.kinds():
-            verdict.outcome, verdict.detail = Outcome.COMPILE_ERROR, events.detail("compile_error")
-        elif "ran" not in events.kinds():
-            verdict.outcome = Outcome.RUNTIME_ERROR
-            verdict.detail = events.detail("raise") or _ending(events, self.config) or "the program ended early"
-        elif _lines(output) == _lines(test.stdout or ""):
-            verdict.outcome, verdict.passed = Outcome.PASSED, 1
-        else:
-            verdict.detail = "AssertionError: another output"
-        return verdict
-
-    def _run(self, problem: Problem, program: str, job: dict[str, Any]) -> tuple[_Events, str]:
-        """Runs one child process; returns its events and its standard output."""
-        token = secrets.token_hex(16)
-        job = {
-            **job,
-            "token": token,
-            "program": program,
-            "setup_code": problem.setup_code,
-            "timeout": self.config.timeout,
-            "memory_bytes": self.config.memory_mb * 2**20,
-            "max_output_bytes": self.config.max_output_bytes,
-            "stop_at_first_failure": self.config.stop_at_first_failure,
-        }
-        with tempfile.TemporaryDirectory(prefix="judge-", ignore_cleanup_errors=True) as scratch:
-            work = Path(scratch) / "work"
-            work.mkdir()
-            output = Path(scratch) / "stdout"
-            with open(output, "wb") as stdout:
-                lines, timed_out, return_code, seconds = self._supervise(json.dumps(job).encode("ascii"), work, stdout)
-            text = output.read_bytes()[: self.config.max_output_bytes].decode("utf-8", "replace")
-        events = _Events(_parse(lines, token), timed_out, return_code, seconds)
-        if "ready" not in events.kinds():
-            raise _MalformedResultError(f"the child process did not start (exit status {return_code})")
-        return events, text
-
-    def _supervise(self, job: bytes, work: Path, stdout: Any) -> tuple[bytes, bool, int, float]:
-        """Starts a child, gives it its job, reads its results until it ends or its time is over, and kills what is left."""
-        read_end, write_end = os.pipe()
-        results = bytearray()
-        try:
-            try:
-                process = self._start(write_end, work, stdout)
-            finally:
-                os.close(write_end)
-            started = time.monotonic()
-            try:
-                assert process.stdin is not None
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(job)
-                    process.stdin.close()
-                timed_out = not self._read_until_end(process, read_end, started + self.config.timeout, results)
-            finally:
-                seconds = time.monotonic() - started
-                _kill(process)
-                process.wait()
-                with self._lock:
-                    self._running.discard(process)
-            return bytes(results), timed_out, process.returncode, round(seconds, 4)
-        finally:
-            os.close(read_end)
-
-    def _read_until_end(self, process: subprocess.Popen[bytes], read_end: int, deadline: float, results: bytearray) -> bool:
-        """Collects results; returns whether the process ended before the deadline."""
-        while (left := deadline - time.monotonic()) > 0:
-            # A descendant may hold the pipe open after the process has ended, so its end is looked for as well.
-            readable, _, _ = select.select([read_end], [], [], min(left, _POLL_SECONDS))
-            if readable:
-                chunk = os.read(read_end, 65536)
-                if not chunk:
-                    return self._ends_before(process, deadline)
-                if len(results) < _RESULT_BYTES:  # a program may flood the pipe; what is read is bounded
-                    results += chunk
-            elif process.poll() is not None:
-                return True
-        return False
-
-    @staticmethod
-    def _ends_before(process: subprocess.Popen[bytes], deadline: float) -> bool:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def _start(self, write_end: int, work: Path, stdout: Any) -> subprocess.Popen[bytes]:
-        environment = {
-            "PYTHONHASHSEED": "0",
-            "OPENBLAS_NUM_THREADS": "1",
-            "HOME": str(work),
-            "TMPDIR": str(work),
-            "PATH": os.defpath,
-            "LANG": "C.UTF-8",
-        }
-        with self._lock:
+    def _submit(self, problem: PreparedProblem, program: str) -> _Task:
+        task = _Task(problem, program)
+        with self._changed:
             if self._closed:
-                raise ConfigError("the judge is closed; make a new one")
-            process = subprocess.Popen(
-                # Not -I, which would ignore PYTHONHASHSEED: with a fixed seed a program behaves the same each time.
-                [sys.executable, "-s", "-P", str(_CHILD), str(write_end)],
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(write_end,),
-                cwd=work,
-                env=environment,
-                start_new_session=True,
-            )
-            self._running.add(process)
-        return process
+                task.future.set_result(_failure("the judge is closed; make a new one"))
+            else:
+                self._tasks.append(task)
+                self._changed.notify()
+        return task
+
+    def _work(self, worker: Worker) -> None:
+        while (task := self._next_task(worker)) is not None:
+            try:
+                task.future.set_result(self._verdict(worker, task))
+            except BaseException as error:  # a defect of this package; whoever waits must not wait for ever
+                task.future.set_exception(error)
+        worker.stop()
+
+    def _next_task(self, worker: Worker) -> _Task | None:
+        """The next program for a worker: of its own problem, else of one that no other worker serves, else the first."""
+        with self._changed:
+            while not self._tasks and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                for task in self._tasks:
+                    task.future.set_result(_failure("the judge was closed"))
+                self._tasks.clear()
+                return None
+            own = self._serving.get(worker)
+            others = [problem for other, problem in self._serving.items() if other is not worker]
+            chosen = next((task for task in self._tasks if task.problem is own), None)
+            chosen = chosen or next((task for task in self._tasks if task.problem not in others), self._tasks[0])
+            self._tasks.remove(chosen)
+            self._serving[worker] = chosen.problem
+            return chosen
+
+    # --- One program -----------------------------------------------------------------------------------------------------
+
+    def _verdict(self, worker: Worker, task: _Task) -> Verdict:
+        verdict = self._judged(worker, task)
+        if not self.config.second_run or verdict.outcome is Outcome.INFRASTRUCTURE:
+            return verdict
+        second = self._judged(worker, task)
+        if second.outcome is Outcome.INFRASTRUCTURE or (second.outcome, second.passed) == (verdict.outcome, verdict.passed):
+            return verdict
+        lower, higher = sorted((verdict, second), key=lambda one: (one.outcome, one.passed))
+        lower.detail = f"flaky ({higher.outcome.label} in another run): {lower.detail}"
+        return lower
+
+    def _judged(self, worker: Worker, task: _Task) -> Verdict:
+        """A verdict, with retries of what failed in the judge, and of a time-out that a busy machine made."""
+        reason, hung = "", False
+        for _ in range(self.config.retries + 1):
+            try:
+                with self._machine.shared():
+                    found = worker.judge(task.problem, task.program)
+                if found["starved"]:
+                    with self._machine.alone():
+                        found = worker.judge(task.problem, task.program)
+            except CannotJudgeError as error:
+                return _failure(str(error))
+            except WorkerHungError:
+                if hung:
+                    detail = f"time limit of {self.config.timeout:g} s, in the comparison of its results"
+                    return Verdict(outcome=Outcome.RUNTIME_ERROR, total=task.problem.total, detail=detail)
+                hung = True
+            except WorkerDiedError as error:
+                reason = str(error)
+            else:
+                return _as_verdict(found)
+            if self._closed:
+                break
+        return _failure(reason)
 
 
-class _MalformedResultError(Exception):
-    """The child process did not report as it should."""
+class _Machine:
+    """Lets programs run side by side, or one of them alone."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._running = 0
+        self._waiting_alone = 0
+
+    def shared(self) -> _Turn:
+        """A turn beside others."""
+        return _Turn(self, alone=False)
+
+    def alone(self) -> _Turn:
+        """A turn while nothing else of this judge runs."""
+        return _Turn(self, alone=True)
+
+    def begin(self, alone: bool) -> None:
+        with self._condition:
+            self._waiting_alone += alone
+            self._condition.wait_for(lambda: self._running == 0 if alone else not self._waiting_alone)
+            self._running += 1
+
+    def end(self, alone: bool) -> None:
+        with self._condition:
+            self._waiting_alone -= alone
+            self._running -= 1
+            self._condition.notify_all()
+
+
+@dataclass
+class _Turn:
+    machine: _Machine
+    alone: bool
+
+    def __enter__(self) -> None:
+        self.machine.begin(self.alone)
+
+    def __exit__(self, *_: Any) -> None:
+        self.machine.end(self.alone)
+
+
+def _as_verdict(found: dict[str, Any]) -> Verdict:
+    values = {name: found[name] for name in ("passed", "total", "seconds", "detail")}
+    return Verdict(outcome=Outcome(found["outcome"]), **values)
+
+
+def _failure(reason: str) -> Verdict:
+    return Verdict(outcome=Outcome.INFRASTRUCTURE, detail=reason)
 
 
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kills the whole process group, also what the program left behind."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _parse(lines: bytes, token: str) -> list[dict[str, str]]:
-    """The events that carry the job's token; whatever else a program wrote there is no event."""
-    events = []
-    for line in lines.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("token") == token:
-            events.append({"kind": str(entry.get("kind")), "detail": str(entry.get("detail", ""))})
-    return events
-
-
-def _ending(events: _Events, config: JudgeConfig) -> str:
-    """Which limit or signal ended a child before it was done, or nothing."""
-    if events.timed_out:
-        return f"time limit of {config.timeout:g} s"
-    if events.return_code == -signal.SIGXCPU:
-        return "CPU time limit"
-    if events.return_code == -signal.SIGXFSZ:
-        return f"output limit of {config.max_output_bytes} bytes"
-    if events.return_code < 0:
-        return f"killed by signal {-events.return_code}"
-    if "end" not in events.kinds() and "compile_error" not in events.kinds():
-        return f"the program ended early (exit status {events.return_code})"
-    return ""
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
-
-
-def _count_tests(problem: Problem) -> int:
-    """Number of tests as written; tests that cannot be run are an error of the problem, never a verdict on a candidate."""
-    name = problem.problem_id
-    if not problem.tests:
-        raise ConfigError(f"`tests` of problem {name!r}: the list is empty; a program without tests cannot be judged")
-    total = 0
-    for test in problem.tests:
-        if test.kind in ("call", "check") and not problem.entry_point:
-            raise ConfigError(f"`entry_point` of problem {name!r}: a test of kind `{test.kind}` needs the function's name")
-        try:
-            total += _count_assertions(test)
-        except (SyntaxError, ValueError) as error:
-            raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` cannot be read: {error}") from error
-    return total
-
-
-def _count_assertions(test: UnitTest) -> int:
-    """1, or the assertions that stand in a check function."""
-    if test.kind == "call":
-        json.loads(test.input or ""), json.loads(test.output or "")
-    if test.kind not in ("assert", "check"):
-        return 1
-    tree = parse_program(test.code or "")
-    return 1 if test.kind == "assert" else max(1, sum(isinstance(node, ast.Assert) for node in ast.walk(tree)))
-
-
-def _merge(verdicts: list[Verdict]) -> Verdict:
-    """One verdict from those of several processes."""
-    passed, total = sum(verdict.passed for verdict in verdicts), sum(verdict.total for verdict in verdicts)
-    worst = min(verdicts, key=lambda verdict: verdict.outcome)
-    outcome = worst.outcome
-    if outcome is not Outcome.COMPILE_ERROR and 0 < passed < total:
-        outcome = Outcome.PARTIAL
-    seconds = round(sum(verdict.seconds for verdict in verdicts), 4)
-    return Verdict(outcome=outcome, passed=passed, total=total, seconds=seconds, detail=worst.detail)

@@ -1,0 +1,113 @@
+"""Test code, taken apart: which statements count as a test, and which names it expects from the candidate."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+
+from trl_rrtf.groups import Problem
+from trl_rrtf.python_source import parse_program
+
+RECORDER = "_recorder"
+"""The name under which test code finds the context manager that records its assertions."""
+
+_CATCHERS = {"AssertionError", "Exception", "BaseException"}
+_MODULE_ALIASES = {"np": "numpy", "pd": "pandas"}
+
+
+def record_assertions(code: str) -> ast.Module:
+    """Wraps each assertion into `with _recorder:`, so that each counts and one that fails does not end the rest.
+
+    Assertions are `assert` statements and calls of methods or functions whose names begin with `assert`, also in loops and helper
+    functions. Those in a `try` that would catch their error stay as they are: there, a failure is part of the test.
+
+    Raises:
+        SyntaxError: The text does not compile.
+    """
+    tree = _Record().visit(parse_program(code))
+    return ast.fix_missing_locations(tree)
+
+
+def count_assertions(code: str) -> int:
+    """How many assertions stand in the code, those in loops once."""
+    return sum(
+        isinstance(node, ast.With) and isinstance(name := node.items[0].context_expr, ast.Name) and name.id == RECORDER
+        for node in ast.walk(record_assertions(code))
+    )
+
+
+class _Record(ast.NodeTransformer):
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:  # noqa: N802 (the name that `ast` looks for)
+        return _recorded(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:  # noqa: N802
+        called = node.value.func if isinstance(node.value, ast.Call) else None
+        name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+        return _recorded(node) if name.startswith("assert") else node
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:  # noqa: N802
+        parts = ["handlers", "orelse", "finalbody"]
+        if not any(map(_catches_assertions, node.handlers)):
+            parts.append("body")
+        for part in parts:
+            setattr(node, part, [self.visit(child) for child in getattr(node, part)])
+        return node
+
+
+def _recorded(node: ast.stmt) -> ast.AST:
+    recorder = ast.withitem(context_expr=ast.Name(id=RECORDER, ctx=ast.Load()))
+    return ast.copy_location(ast.With(items=[recorder], body=[node]), node)
+
+
+def _catches_assertions(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in _CATCHERS) for kind in kinds)
+
+
+def expected_names(trees: list[ast.Module]) -> set[str]:
+    """Names that the code reads and does not get from Python itself."""
+    read = {
+        node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    return {name for name in read if not hasattr(builtins, name)} - {RECORDER}
+
+
+def expected_modules(trees: list[ast.Module]) -> dict[str, str]:
+    """Names whose attributes the code reads and that are modules: many published tests leave the import to the candidate."""
+    owners = {
+        node.value.id
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    modules = {name: _MODULE_ALIASES.get(name, name) for name in owners}
+    return {
+        name: module
+        for name, module in modules.items()
+        if module in sys.stdlib_module_names or module in _MODULE_ALIASES.values()
+    }
+
+
+def prompt_helpers(problem: Problem) -> str:
+    """Imports and helper functions that a prompt made of code holds beside the function to write.
+
+    Published checks use them (HumanEval/32, 38 and 50), and they must be the prompt's, not what the candidate made of them.
+    """
+    if not isinstance(problem.prompt, str) or not problem.entry_point:
+        return ""
+    for text in (problem.prompt, problem.prompt.rstrip() + "\n    pass\n"):
+        try:
+            statements = parse_program(text).body
+        except (SyntaxError, ValueError):
+            continue
+        names = [getattr(statement, "name", None) for statement in statements]
+        if problem.entry_point not in names:
+            return ""
+        kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+        return "\n\n".join(
+            ast.unparse(statement)
+            for statement, name in zip(statements, names, strict=True)
+            if isinstance(statement, kept) and name != problem.entry_point
+        )
+    return ""

@@ -1,0 +1,212 @@
+"""A worker that forks one contained process per candidate. It never sees a program, a test or a result.
+
+Started by the judge with its settings on standard input. Contains itself first (namespaces must come before threads), loads the
+modules that programs import most, seals itself, reports its layers, then waits for runs: each comes with one end of a socket
+pair, whose other end the checker keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import warnings
+from typing import Any
+
+import msgpack
+
+from trl_rrtf.judging import candidate
+from trl_rrtf.judging.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.containment import Containment, end_with_parent, filter_system_calls, limit_process
+
+RUN, STOP, LOST = b"r", b"s", b"l"
+"""What the checker says: run a candidate (with a socket), end it, find out why it ended. Each run gets one `STOP` or `LOST`."""
+
+_MOST_THREADS = 64
+_LAST_DESCRIPTOR = 64
+_DYING_SECONDS = 0.2
+"""How long a process that has closed its socket may take to end by itself."""
+
+
+def main() -> None:
+    """Runs until the judge closes the socket."""
+    settings: dict[str, Any] = msgpack.unpackb(sys.stdin.buffer.read())
+    containment = Containment()
+    scratch = containment.put_on(settings["folder"], settings["scratch_bytes"], settings["without"])
+    environment = {"HOME": scratch, "TMPDIR": scratch, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    for name in list(os.environ):
+        if name not in ("PYTHONHASHSEED", "OPENBLAS_NUM_THREADS"):
+            del os.environ[name]
+    os.environ.update(environment)
+    for name in settings["modules"]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    containment.seal(scratch, settings["worker_filter"])
+    warnings.simplefilter("ignore")
+    sys.stdout.buffer.write(msgpack.packb(containment.layers))
+    sys.stdout.flush()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    gc.collect()
+    gc.freeze()
+    _Server(settings, containment, scratch).serve()
+
+
+class _Server:
+    """Forks, waits, kills, cleans up; one candidate at a time."""
+
+    def __init__(self, settings: dict[str, Any], containment: Containment, scratch: str) -> None:
+        self._settings = settings
+        self._filter: bytes = settings["candidate_filter"] if containment.has("seccomp") else b""
+        self._owns_namespace = containment.has("namespaces")
+        self._threads = _MOST_THREADS if containment.counts_processes else None
+        self._scratch = scratch
+        self._runs = 0
+        self._control = socket.socket(fileno=settings["descriptor"])
+
+    def serve(self) -> None:
+        """Runs candidates until the judge is gone."""
+        answers = Channel(self._control)
+        while True:
+            message, descriptors, *_ = socket.recv_fds(self._control, 1, 1)
+            if not message:
+                return
+            if message != RUN:  # an end that came after the deadline had ended its run
+                continue
+            report = self._run(descriptors[0])
+            with contextlib.suppress(ChannelClosedError):
+                answers.send("ended", *report)
+
+    def _run(self, descriptor: int) -> tuple[int, bool, float, float]:
+        """Wait status (or -1 if it had to be killed), whether the deadline came, processor seconds, seconds spent waiting."""
+        self._runs += 1
+        folder = f"{self._scratch}/{self._runs}"
+        os.mkdir(folder)
+        started = time.monotonic()
+        process = os.fork()
+        if process == 0:
+            self._become_candidate(descriptor, folder)
+        os.close(descriptor)
+        timeout: float = self._settings["timeout"]
+        message = self._wait_for_end(started + timeout)
+        timed_out = message is None
+        waited = _seconds_without_processor(process) if timed_out else 0.0
+        ended = message == LOST and self._ended_by_itself(process)
+        self._kill(process)
+        _, status, usage = os.wait4(process, 0)
+        self._reap()
+        empty(folder)
+        return status if ended else -1, timed_out, usage.ru_utime + usage.ru_stime, waited
+
+    def _become_candidate(self, descriptor: int, folder: str) -> None:
+        try:
+            os.setsid()
+            end_with_parent()
+            if descriptor != 3:
+                os.dup2(descriptor, 3)
+            os.closerange(4, _LAST_DESCRIPTOR)
+            os.chdir(folder)
+            os.environ["HOME"] = os.environ["TMPDIR"] = folder
+            settings = self._settings
+            limit_process(settings["memory_bytes"], settings["file_bytes"], math.ceil(settings["timeout"]) + 1, self._threads)
+            if self._filter:
+                filter_system_calls(self._filter)
+            candidate.run(socket.socket(fileno=3))
+        finally:
+            os._exit(1)
+
+    def _wait_for_end(self, deadline: float) -> bytes | None:
+        """What the checker says when it needs the candidate no more (nothing if it is gone); None if the deadline comes first."""
+        readable, _, _ = select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))
+        return self._control.recv(1) if readable else None
+
+    def _ended_by_itself(self, process: int) -> bool:
+        """Whether the process ends without being killed; one that closed its socket gets a moment for it."""
+        deadline = time.monotonic() + _DYING_SECONDS
+        while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def _kill(self, process: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        if self._filter:
+            return  # it could not fork
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._owns_namespace:
+                os.kill(-1, signal.SIGKILL)
+            else:
+                os.killpg(process, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Ends what the candidate left behind, which has become this process's children."""
+        if self._filter:
+            return
+        while True:
+            for child in _children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
+def _seconds_without_processor(process: int) -> float:
+    """How long a process was ready to run while others had the processor: a busy machine makes false time-outs."""
+    try:
+        with open(f"/proc/{process}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def empty(folder: str) -> None:
+    """Removes a folder, whatever a program has made of it: no recursion, no links followed, no permission needed.
+
+    Folders inside are moved up to the top before they are emptied, so no path becomes long.
+    """
+    try:
+        os.rmdir(folder)
+        return
+    except OSError:
+        pass
+    os.chmod(folder, 0o700)
+    waiting, moved = [folder], 0
+    while waiting:
+        current = waiting.pop()
+        os.chmod(current, 0o700)
+        with os.scandir(current) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)
+                    moved += 1
+                    target = f"{folder}.{moved}"
+                    os.rename(entry.path, target)
+                    waiting.append(target)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(current)
+
+
+if __name__ == "__main__":
+    main()

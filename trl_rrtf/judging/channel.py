@@ -1,0 +1,85 @@
+"""Frames over a socket: four bytes of length, then a MessagePack list."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import msgpack
+
+MAX_FRAME_BYTES = 64 * 2**20
+"""Largest frame that is read; what is longer is refused before memory is spent on it."""
+
+
+class ChannelClosedError(Exception):
+    """The other side is gone, or sent what no honest process sends."""
+
+
+class Channel:
+    """One end of a socket pair.
+
+    Never reads beyond a frame, so that another process may go on reading from the same socket.
+
+    Args:
+        end: A connected stream socket.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    def send(self, *message: Any) -> None:
+        """Sends one frame.
+
+        Raises:
+            ChannelClosedError: Nobody reads any more.
+        """
+        data = msgpack.packb(message, unicode_errors="surrogatepass", buf_size=4096)
+        try:
+            self.socket.sendall(len(data).to_bytes(4, "big") + data)
+        except (BrokenPipeError, ConnectionError) as error:
+            raise ChannelClosedError(str(error)) from None
+
+    def receive(self, deadline: float | None = None) -> list[Any]:
+        """Waits for one frame.
+
+        Args:
+            deadline: On the monotonic clock, in seconds, or None to wait for ever.
+
+        Raises:
+            ChannelClosedError: The other side is gone, or the frame is malformed or too long.
+            TimeoutError: Nothing whole came before the deadline.
+        """
+        length = int.from_bytes(self._exactly(4, deadline), "big")
+        if length > MAX_FRAME_BYTES:
+            raise ChannelClosedError(f"a message of {length} bytes, more than {MAX_FRAME_BYTES}")
+        data = self._exactly(length, deadline)
+        try:
+            message = msgpack.unpackb(data, unicode_errors="surrogatepass")
+        except Exception as error:
+            raise ChannelClosedError(f"a malformed message ({type(error).__name__})") from None
+        if type(message) is not list or not message or type(message[0]) is not str:
+            raise ChannelClosedError("a malformed message")
+        return message
+
+    def _exactly(self, count: int, deadline: float | None) -> bytes:
+        parts = []
+        while count:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self.socket.settimeout(left)
+            try:
+                part = self.socket.recv(min(count, 2**20))
+            except ConnectionError as error:
+                raise ChannelClosedError(str(error)) from None
+            if not part:
+                raise ChannelClosedError("the other side has ended")
+            parts.append(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Closes this end."""
+        self.socket.close()

@@ -1,0 +1,391 @@
+"""How values cross between the checker and a candidate's process: copies of plain values, references to all else.
+
+A closed set of types, packed by MessagePack; no pickle or marshal, so that unpacking what a hostile program sent can only make
+plain values. These cross as copies, re-created by exact type: None, bool, int of any size, float, complex, str (lone surrogates
+too), bytes, list, tuple, set, frozenset, dict with any plain key, Counter, OrderedDict, defaultdict, deque, range, slice,
+Decimal, Fraction, date, time, datetime, timedelta, numpy scalars and arrays, builtin types, exceptions, and instances of
+classes that both sides know (from the problem's setup code). A bytearray arrives as bytes.
+
+Anything else becomes a reference to an object that stays with its owner. What may be referred to, and what the other side can
+do with a reference, is the business of the two processes (see `remote.py` and `candidate.py`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+MAX_DEPTH = 64
+"""Containers other than lists and dicts inside each other; each level costs C stack while unpacking."""
+
+_TUPLE, _SET, _FROZENSET, _INTEGER, _COMPLEX, _NAMED, _NUMPY, _BUILTIN, _EXCEPTION, _INSTANCE, _SUBCLASS, _ENUM = range(1, 13)
+_LONGEST_ARGUMENT = 10_000
+OWN, YOURS = 20, 21
+"""A reference to an object of the sender, and one of the receiver's own objects on its way back."""
+
+_BASES = (int, float, str, bytes, list, tuple, dict, set, frozenset)
+_NUMPY_KINDS = "biufcSUMm"
+
+
+class CannotCrossError(BaseException):
+    """A value that has no copy and may not be referred to. No `except Exception` of a test catches it."""
+
+
+class MalformedValueError(Exception):
+    """Bytes that no honest process sends."""
+
+
+class Codec:
+    """Packs and unpacks the values of one process. The two sides override what a reference means to them."""
+
+    def refer(self, value: Any) -> tuple[int, Any]:
+        """The code (`OWN` or `YOURS`) and the plain payload that stand for an object.
+
+        Raises:
+            CannotCrossError: No reference to such an object may be given away.
+        """
+        raise CannotCrossError(f"a value of type {type(value).__name__} cannot be handed over")
+
+    def resolve(self, code: int, payload: Any) -> Any:
+        """The object that a received reference stands for."""
+        raise MalformedValueError(f"an unexpected reference (code {code})")
+
+    def shared_class(self, name: str) -> type | None:
+        """The class that both sides know under a name; its instances cross as copies."""
+        return None
+
+    def class_for(self, name: str) -> type | None:
+        """The class of a received instance; by default the shared one."""
+        return self.shared_class(name)
+
+    def with_base(self, base: Any, class_name: str, payload: Any) -> Any:
+        """A received instance of a subclass of a builtin; by default just its base value."""
+        return base
+
+    def foreign_exception(self, names: list[str]) -> type[BaseException]:
+        """The class for a received exception, given the names of its classes from the nearest up."""
+        return nearest_builtin(names)
+
+    def pack(self, value: Any) -> bytes:
+        """Packs a value.
+
+        Raises:
+            CannotCrossError: Nested too deeply, cyclic, or of a type that cannot cross.
+        """
+        packing = _Packing(self)
+        try:
+            root = packing.plain(value)
+            return _pack([root, packing.instances()])
+        except CannotCrossError:
+            raise
+        except (ValueError, RecursionError, OverflowError) as error:
+            raise CannotCrossError(f"a value that is nested too deeply or too large ({error})") from None
+
+    def pack_exception(self, error: BaseException) -> tuple[list[str], bytes, str]:
+        """Names of its classes, its plain arguments packed, and its text."""
+        arguments = []
+        for argument in error.args:
+            if argument is None or type(argument) in (bool, int, float, str, bytes, tuple, list, dict):
+                try:
+                    packed = self.pack(argument)
+                except CannotCrossError:
+                    continue
+                if len(packed) <= _LONGEST_ARGUMENT:
+                    arguments.append(argument)
+        return class_names(type(error)), self.pack(arguments), _text(error)
+
+    def unpack(self, data: bytes) -> Any:
+        """Re-creates a value.
+
+        Raises:
+            MalformedValueError: Not what `pack` makes.
+        """
+        try:
+            root, instances = _unpack(data, None)
+            if type(root) is not bytes or type(instances) is not list:
+                raise MalformedValueError("not a value")
+            return _Unpacking(self, instances).value(root)
+        except MalformedValueError:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise MalformedValueError(f"{type(error).__name__}: {error}") from None
+
+
+def nearest_builtin(names: list[str]) -> type[BaseException]:
+    """The first of the class names that is a builtin exception."""
+    for name in names:
+        found = getattr(builtins, name, None)
+        if isinstance(found, type) and issubclass(found, BaseException):
+            return found
+    return Exception
+
+
+def class_names(kind: type) -> list[str]:
+    """Names of a class and its ancestors, from the nearest up."""
+    return [str(parent.__name__) for parent in type.mro(kind)]
+
+
+def _pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
+    packed: bytes = msgpack.packb(value, default=default, strict_types=True, unicode_errors="surrogatepass", buf_size=4096)
+    return packed
+
+
+def _unpack(data: bytes, ext_hook: Callable[[int, bytes], Any] | None) -> Any:
+    hook = {} if ext_hook is None else {"ext_hook": ext_hook}
+    return msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass", **hook)
+
+
+class _Packing:
+    """One message on its way out: instances are listed once, so that links between them (also cycles) survive."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._depth = 0
+        self._found: list[Any] = []
+        self._index: dict[int, int] = {}
+
+    def plain(self, value: Any) -> bytes:
+        return _pack(value, self._default)
+
+    def instances(self) -> list[list[Any]]:
+        packed: list[list[Any]] = []
+        while len(packed) < len(self._found):  # packing one may find more
+            instance = self._found[len(packed)]
+            packed.append([type(instance).__name__, self.plain(_attributes(instance))])
+        return packed
+
+    def _default(self, value: Any) -> msgpack.ExtType:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise CannotCrossError(f"a value nested deeper than {MAX_DEPTH} levels")
+        try:
+            return msgpack.ExtType(*self._extension(value))
+        finally:
+            self._depth -= 1
+
+    def _extension(self, value: Any) -> tuple[int, bytes]:
+        kind = type(value)
+        if kind is tuple:
+            return _TUPLE, self.plain(list(value))
+        if kind is set or kind is frozenset:
+            return (_SET if kind is set else _FROZENSET), self.plain(list(value))
+        if kind is int:
+            return _INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        if kind is complex:
+            return _COMPLEX, _pack([value.real, value.imag])
+        if kind.__name__ in _NAMED_TYPES and (parts := _NAMED_TYPES[kind.__name__][0](value, kind)) is not None:
+            return _NAMED, self.plain([kind.__name__, parts])
+        if kind.__module__ == "numpy" and (array := _numpy_parts(value)) is not None:
+            return _NUMPY, _pack(array)
+        if isinstance(value, type):
+            if getattr(builtins, value.__name__, None) is value:
+                return _BUILTIN, value.__name__.encode()
+        elif isinstance(value, BaseException):
+            return _EXCEPTION, _pack(list(self._codec.pack_exception(value)))
+        elif self._codec.shared_class(kind.__name__) is kind:
+            return self._shared(value, kind)
+        return self._reference(value)
+
+    def _shared(self, value: Any, kind: type) -> tuple[int, bytes]:
+        if (member := getattr(value, "_name_", None)) and hasattr(kind, "__members__"):
+            return _ENUM, _pack([kind.__name__, str(member)])
+        base = next((base for base in _BASES if isinstance(value, base)), None)
+        if base is not None:
+            return _SUBCLASS, self.plain([_base_value(value, base), kind.__name__, None])
+        if id(value) not in self._index:
+            self._index[id(value)] = len(self._found)
+            self._found.append(value)
+        return _INSTANCE, _pack(self._index[id(value)])
+
+    def _reference(self, value: Any) -> tuple[int, bytes]:
+        base = next((base for base in _BASES if isinstance(value, base)), None)
+        code, payload = self._codec.refer(value)
+        if base is not None and code == OWN:
+            return _SUBCLASS, self.plain([_base_value(value, base), type(value).__name__, payload])
+        return code, _pack(payload)
+
+
+class _Unpacking:
+    """One message on its way in."""
+
+    def __init__(self, codec: Codec, instances: list[Any]) -> None:
+        self._codec = codec
+        self._depth = 0
+        self._instances = [self._shell(name) for name, _ in instances]
+        for shell, (_, attributes) in zip(self._instances, instances, strict=True):
+            for name, value in self.value(attributes).items():
+                object.__setattr__(shell, str(name), value)
+
+    def value(self, data: bytes) -> Any:
+        return _unpack(data, self._extension)
+
+    def _shell(self, name: str) -> Any:
+        kind = self._codec.class_for(str(name))
+        if kind is None:
+            raise MalformedValueError(f"an instance of the unknown class {name!r}")
+        return object.__new__(kind)
+
+    def _extension(self, code: int, data: bytes) -> Any:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise MalformedValueError(f"nested deeper than {MAX_DEPTH} levels")
+        try:
+            return self._extended(code, data)
+        finally:
+            self._depth -= 1
+
+    def _extended(self, code: int, data: bytes) -> Any:
+        if code == _TUPLE:
+            return tuple(self.value(data))
+        if code in (_SET, _FROZENSET):
+            return (set if code == _SET else frozenset)(self.value(data))
+        if code == _INTEGER:
+            return int.from_bytes(data, "little", signed=True)
+        if code == _BUILTIN:
+            return _builtin_type(data.decode())
+        content = self.value(data)
+        if code == _COMPLEX:
+            return complex(*content)
+        if code == _NAMED:
+            return _NAMED_TYPES[content[0]][1](content[1])
+        if code == _NUMPY:
+            return _numpy_value(*content)
+        if code == _EXCEPTION:
+            names, arguments, text = content
+            return make_exception(self._codec.foreign_exception(names), self._codec.unpack(arguments), str(text))
+        if code == _INSTANCE:
+            return self._instances[content]
+        if code == _ENUM:
+            return getattr(self._codec.shared_class(content[0]), "__members__", {})[content[1]]
+        if code == _SUBCLASS:
+            return self._codec.with_base(content[0], str(content[1]), content[2])
+        return self._codec.resolve(code, content)
+
+
+def make_exception(kind: type[BaseException], arguments: list[Any], text: str) -> BaseException:
+    """An exception with the same arguments, or at least the same text."""
+    for candidate in (arguments, [text]):
+        try:
+            return kind(*candidate)
+        except Exception:  # such as UnicodeDecodeError, which needs five arguments
+            continue
+    return Exception(text)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:1000]
+    except BaseException:
+        return ""
+
+
+def _attributes(instance: Any) -> dict[str, Any]:
+    attributes = dict(getattr(instance, "__dict__", {}))
+    for kind in type.mro(type(instance)):
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(instance, name):
+                attributes[name] = getattr(instance, name)
+    return attributes
+
+
+def _base_value(value: Any, base: type) -> Any:
+    """The plain value inside an instance of a subclass."""
+    if base is int:
+        return int.__add__(value, 0)
+    if base is float:
+        return float.__add__(value, 0.0)
+    if base is str:
+        return str.__str__(value)
+    if base is dict:
+        return dict(dict.items(value))
+    if base in (list, tuple):
+        return base(base.__iter__(value))  # type: ignore[attr-defined]
+    return base(value)
+
+
+def _builtin_type(name: str) -> type:
+    kind = getattr(builtins, name, None)
+    if not isinstance(kind, type):
+        raise MalformedValueError(f"{name!r} is no builtin type")
+    return kind
+
+
+def _numpy_parts(value: Any) -> list[Any] | None:
+    """Type, shape (None for a scalar) and bytes of a numpy array or scalar; None when it has no plain bytes."""
+    numpy = sys.modules["numpy"]
+    if not isinstance(value, numpy.ndarray | numpy.generic) or value.dtype.kind not in _NUMPY_KINDS:
+        return None
+    shape = list(value.shape) if isinstance(value, numpy.ndarray) else None
+    return [value.dtype.str, shape, value.tobytes()]
+
+
+def _numpy_value(dtype: str, shape: list[int] | None, data: bytes) -> Any:
+    import numpy
+
+    kind = numpy.dtype(dtype)
+    if kind.kind not in _NUMPY_KINDS:
+        raise MalformedValueError(f"numpy type {dtype!r}")
+    array = numpy.frombuffer(data, dtype=kind)
+    return array[0] if shape is None else array.reshape(shape).copy()
+
+
+def _exact(kind_name: str, parts: Callable[[Any], Any]) -> Callable[[Any, type], Any]:
+    """Takes a value apart only if its class is the real one of that name, and no subclass or namesake."""
+
+    def take_apart(value: Any, kind: type) -> Any:
+        return parts(value) if kind is _named_type(kind_name) else None
+
+    return take_apart
+
+
+def _named_type(name: str) -> type:
+    module = _MODULE_OF[name]
+    found = sys.modules.get(module)
+    if found is None:
+        found = __import__(module)
+    kind: type = getattr(found, name)
+    return kind
+
+
+def _make(name: str) -> Callable[[Any], Any]:
+    return lambda parts: _named_type(name)(*parts)
+
+
+def _iso(name: str) -> Callable[[Any], Any]:
+    return lambda parts: _named_type(name).fromisoformat(parts[0])  # type: ignore[attr-defined]
+
+
+_MODULE_OF = {
+    **dict.fromkeys(("range", "slice"), "builtins"),
+    **dict.fromkeys(("deque", "Counter", "OrderedDict", "defaultdict"), "collections"),
+    **dict.fromkeys(("date", "time", "datetime", "timedelta"), "datetime"),
+    "Decimal": "decimal",
+    "Fraction": "fractions",
+}
+
+_NAMED_TYPES: dict[str, tuple[Callable[[Any, type], Any], Callable[[Any], Any]]] = {
+    "range": (_exact("range", lambda v: [v.start, v.stop, v.step]), _make("range")),
+    "slice": (_exact("slice", lambda v: [v.start, v.stop, v.step]), _make("slice")),
+    "deque": (_exact("deque", lambda v: [list(v), v.maxlen]), lambda parts: deque(*parts)),
+    "Counter": (_exact("Counter", lambda v: [dict(v)]), lambda parts: Counter(*parts)),
+    "OrderedDict": (_exact("OrderedDict", lambda v: [dict(v)]), lambda parts: OrderedDict(*parts)),
+    "defaultdict": (
+        _exact("defaultdict", lambda v: [v.default_factory if v.default_factory in _BASES else None, dict(v)]),
+        lambda parts: defaultdict(*parts),
+    ),
+    "Decimal": (_exact("Decimal", lambda v: [str(v)]), _make("Decimal")),
+    "Fraction": (_exact("Fraction", lambda v: [v.numerator, v.denominator]), _make("Fraction")),
+    "date": (_exact("date", lambda v: [v.isoformat()]), _iso("date")),
+    "time": (_exact("time", lambda v: [v.isoformat()]), _iso("time")),
+    "datetime": (_exact("datetime", lambda v: [v.isoformat()]), _iso("datetime")),
+    "timedelta": (_exact("timedelta", lambda v: [v.days, v.seconds, v.microseconds]), _make("timedelta")),
+}
+"""Name -> (how to take one apart, or None if it is another type of that name; how to make one)."""

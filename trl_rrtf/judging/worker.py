@@ -1,0 +1,238 @@
+"""A pair of workers: a checker, and the candidate servers whose processes it tests. Started fresh, never forked from the user's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from trl_rrtf.judging.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.preparation import PreparedProblem
+from trl_rrtf.judging.system_call_filter import SystemCallFilters, system_call_filters
+
+_PACKAGE_FOLDER = str(Path(__file__).parents[2])
+_START = "import sys; sys.path.append({folder!r}); from trl_rrtf.judging.{module} import main; main()"
+_START_SECONDS = 60.0
+_GRACE_SECONDS = 2.0
+"""What the checker gets beyond the candidate's time before it counts as hung."""
+
+_LIGHT_MODULES = (
+    *("typing", "collections", "collections.abc", "functools", "itertools", "math", "operator"),
+    *("heapq", "bisect", "string", "re", "copy"),
+)
+_HEAVY_MODULES = (
+    *("random", "datetime", "json", "decimal", "fractions", "statistics", "dataclasses", "enum", "hashlib"),
+    *("unittest", "asyncio", "numpy"),
+)
+_USES_HEAVY_MODULE = re.compile(rf"\b({'|'.join(_HEAVY_MODULES)})\b")
+"""A process with all of these loaded takes three times as long to fork, so the programs that use none get a lighter one."""
+
+
+class WorkerDiedError(Exception):
+    """A worker ended, or hung; says nothing about the candidate."""
+
+
+class WorkerHungError(WorkerDiedError):
+    """The checker did not answer in time."""
+
+
+class Worker:
+    """A checker and its candidate servers, started when they are first needed and again after they died.
+
+    Args:
+        config: Limits of the candidates.
+        without: Layers of the containment to leave out.
+    """
+
+    def __init__(self, config: JudgeConfig, without: tuple[str, ...] = ()) -> None:
+        self._config = config
+        self._without = without
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._folder = ""
+        self._control: Channel | None = None
+        self._server_ends: list[socket.socket | None] = []
+        self._problem: PreparedProblem | None = None
+        self._closed = False
+        self.layers: dict[str, str] = {}
+
+    def process_ids(self) -> list[int]:
+        """The processes that run now."""
+        return [process.pid for process in self._processes]
+
+    def judge(self, problem: PreparedProblem, program: str) -> dict[str, Any]:
+        """Judges one program.
+
+        Returns:
+            The verdict as a dictionary, with the extra key `starved`.
+
+        Raises:
+            WorkerDiedError: No verdict; the worker is stopped, and the next call starts a new one.
+            CannotJudgeError: The problem's own code fails.
+        """
+        try:
+            return self._judge(problem, program)
+        except (ChannelClosedError, OSError) as error:
+            self.stop()
+            raise WorkerDiedError(f"{type(error).__name__}: {error}") from error
+        except WorkerDiedError:
+            self.stop()
+            raise
+
+    def _judge(self, problem: PreparedProblem, program: str) -> dict[str, Any]:
+        if self._control is None:
+            self.start()
+        heavy = bool(_USES_HEAVY_MODULE.search(program))
+        self._start_candidate_server(int(heavy))
+        control = self._control
+        assert control is not None
+        if self._problem is not problem:
+            if self._problem is not None:
+                control.send("end")
+            control.send("problem", problem.message)
+            self._problem = problem
+        control.send("program", program, int(heavy))
+        runs = problem.runs
+        try:
+            answer, *content = control.receive(time.monotonic() + runs * self._config.timeout + _GRACE_SECONDS)
+        except TimeoutError:
+            raise WorkerHungError("the checker did not answer in time") from None
+        if answer == "cannot judge":
+            raise CannotJudgeError(str(content[0]))
+        if answer != "verdict":
+            raise WorkerDiedError(str(content[0]))
+        verdict, checker_ends = content
+        if checker_ends:
+            self._problem = None
+        return dict(verdict)
+
+    def start(self) -> None:
+        """Starts a checker, and a candidate server for most programs.
+
+        Raises:
+            WorkerDiedError: They do not start.
+        """
+        if self._closed:
+            raise WorkerDiedError("the judge is closed; make a new one")
+        self._folder = tempfile.mkdtemp(prefix="judge-")
+        ours, checkers = socket.socketpair()
+        pairs = [socket.socketpair() for _ in range(2)]
+        self._server_ends = [server for _, server in pairs]
+        config = self._config
+        settings = {
+            **self._limits(),
+            "stop_at_first_failure": config.stop_at_first_failure,
+            "checker_memory_bytes": (2 * config.memory_mb + 1024) * 2**20,
+            "descriptor": checkers.fileno(),
+            "runners": [checker.fileno() for checker, _ in pairs],
+        }
+        self._spawn("checker", settings, [checkers, *(checker for checker, _ in pairs)])
+        self._control = Channel(ours)
+        self._start_candidate_server(0)
+
+    def stop(self) -> None:
+        """Kills both, and removes what they left."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        for process in self._processes:
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+        self._processes = []
+        for end in (self._control, *self._server_ends):
+            if end is not None:
+                end.close()
+        self._control, self._server_ends, self._problem = None, [], None
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stops for good. May be called from another thread while a program runs."""
+        self._closed = True
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    def _limits(self) -> dict[str, Any]:
+        config = self._config
+        return {
+            "timeout": config.timeout,
+            "memory_bytes": config.memory_mb * 2**20,
+            "file_bytes": config.max_output_bytes,
+        }
+
+    def _start_candidate_server(self, index: int) -> None:
+        end = self._server_ends[index]
+        if end is None:
+            return
+        filters = system_call_filters()
+        if not isinstance(filters, SystemCallFilters):
+            self.layers["seccomp"] = f"missing ({filters})"
+        folder = os.path.join(self._folder, str(index))
+        os.mkdir(folder)
+        settings = {
+            **self._limits(),
+            "folder": folder,
+            "scratch_bytes": 16 * self._config.max_output_bytes,
+            "without": list(self._without),
+            "modules": [*_LIGHT_MODULES, *(_HEAVY_MODULES if index else ())],
+            "worker_filter": filters.worker if isinstance(filters, SystemCallFilters) else b"",
+            "candidate_filter": filters.candidate if isinstance(filters, SystemCallFilters) else b"",
+            "descriptor": end.fileno(),
+        }
+        process = self._spawn("candidate_server", settings, [end])
+        self._server_ends[index] = None
+        self.layers.update(_report(process))
+
+    def _spawn(self, module: str, settings: dict[str, Any], ends: list[socket.socket]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            # Not -I, which would ignore PYTHONHASHSEED: with a fixed seed a program behaves the same each time.
+            [sys.executable, "-s", "-P", "-c", _START.format(folder=_PACKAGE_FOLDER, module=module)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[end.fileno() for end in ends],
+            cwd="/",
+            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        for end in ends:
+            end.close()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died; the first answer that does not come tells
+            process.stdin.write(msgpack.packb(settings))
+            process.stdin.close()
+        return process
+
+
+class CannotJudgeError(Exception):
+    """The problem's own code fails, so no candidate can be judged by it."""
+
+
+def _report(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """What a candidate server says of its layers once it is ready."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    readable, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+    data = os.read(process.stdout.fileno(), 65536) if readable else b""
+    if not data:
+        process.kill()
+        process.wait()
+        error = process.stderr.read()[-300:].decode("utf-8", "replace")
+        raise WorkerDiedError(f"a candidate server did not start: {error or 'it did not report in time'}")
+    layers: dict[str, str] = msgpack.unpackb(data)
+    return layers
