@@ -18,7 +18,8 @@ from trl_rrtf.errors import ConfigError
 from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
 from trl_rrtf.evaluation.stage import show_interval
 from trl_rrtf.groups import Messages
-from trl_rrtf.judging import JudgeArguments, JudgeConfig, run_judge
+from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
+from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.model_paths import require_model
 from trl_rrtf.problems import load_problems, select_problems
 from trl_rrtf.ranking import RankArguments, RankConfig, run_rank

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from trl_rrtf import JudgeConfig, JudgedGroup, JudgeError, Outcome, RowError
-from trl_rrtf.judging import JudgeArguments, run_judge
+from trl_rrtf.judging.config import JudgeArguments
+from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.row_files import read_rows
 
 

@@ -17,7 +17,8 @@ from trl_rrtf.errors import ConfigError, JudgeError
 from trl_rrtf.evaluation.config import EvaluateArguments
 from trl_rrtf.evaluation.pass_at_k import pass_at_k
 from trl_rrtf.groups import JudgedGroup, Outcome
-from trl_rrtf.judging import JudgeArguments, JudgeConfig, run_judge
+from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
+from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.row_files import read_rows, write_json
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, run_sample
 

@@ -284,21 +284,29 @@ def restrict_files(readable: Iterable[str], writable: Iterable[str]) -> str:
     return f"version {version}"
 
 
-def filter_system_calls(program: bytes) -> None:
-    """seccomp: puts a filter on this process and all that it forks.
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+class SystemCallFilter:
+    """seccomp: a filter, ready to be put on this process and all that it forks.
 
     Args:
         program: Instructions for the kernel's filter machine.
-
-    Raises:
-        MissingLayerError: The kernel has no seccomp.
     """
 
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+    def __init__(self, program: bytes) -> None:
+        # Made once and before the fork: it costs more than the calls below.
+        self._program = ctypes.byref(_FilterProgram(len(program) // 8, program))
 
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_SECCOMP, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0)
+    def put_on(self) -> None:
+        """Puts the filter on, for good.
+
+        Raises:
+            MissingLayerError: The kernel has no seccomp.
+        """
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        _prctl(_PR_SET_SECCOMP, 2, self._program)
 
 
 class Containment:
@@ -364,7 +372,7 @@ class Containment:
         self._try("landlock", restrict_files, readable, [scratch, *_DEVICES])
         self._try("capabilities", drop_capabilities)
         if worker_filter:
-            self._try("seccomp", filter_system_calls, worker_filter)
+            self._try("seccomp", SystemCallFilter(worker_filter).put_on)
 
     def _try(self, layer: str, function: Any, *arguments: Any) -> bool:
         if layer in self._without:

@@ -36,7 +36,7 @@ _HEAVY_MODULES = (
     *("random", "datetime", "json", "decimal", "fractions", "statistics", "dataclasses", "enum", "hashlib"),
     *("unittest", "asyncio", "numpy"),
 )
-_USES_HEAVY_MODULE = re.compile(rf"\b({'|'.join(_HEAVY_MODULES)})\b")
+_USES_HEAVY_MODULE = re.compile(rf"^\s*(?:import|from)\b.*\b(?:{'|'.join(_HEAVY_MODULES)})\b", re.MULTILINE)
 """A process with all of these loaded takes three times as long to fork, so the programs that use none get a lighter one."""
 
 
