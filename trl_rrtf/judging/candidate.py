@@ -27,6 +27,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
     "enter": lambda manager: manager.__enter__(),
     "exit": lambda manager: manager.__exit__(None, None, None),
+    "send": lambda generator, value: generator.send(value),
+    "await": lambda coroutine: _awaited(coroutine),
     "instancecheck": lambda kind, value: isinstance(value, kind),
     "and": operator.and_,
     "or": operator.or_,
@@ -93,8 +95,10 @@ class _Candidate(Codec):
         except BaseException as error:
             self._channel.send("import error", describe(error))
             return False
-        names = [name for name in self._names if type(name) is str][:_MOST_NAMES]
-        self._channel.send("loaded", names)
+        named = [(name, value) for name, value in self._names.items() if type(name) is str][:_MOST_NAMES]
+        # Tests may catch the program's own exceptions, which takes a class and not a stand-in.
+        exceptions = {name: class_names(value) for name, value in named if _is_exception_class(value)}
+        self._channel.send("loaded", [name for name, _ in named], exceptions)
         return True
 
     def _operate(self, operation: str, target: str | int, arguments: list[Any], keywords: dict[str, Any]) -> None:
@@ -138,8 +142,7 @@ class _Candidate(Codec):
         if isinstance(value, _Lent):
             return YOURS, value.number
         self._lent[id(value)] = value
-        is_exception = isinstance(value, type) and issubclass(value, BaseException)
-        return OWN, [id(value), type(value).__name__, class_names(value) if is_exception else None]
+        return OWN, [id(value), type(value).__name__, class_names(value) if _is_exception_class(value) else None]
 
     def resolve(self, code: int, payload: Any) -> Any:
         """A function or iterator of the test, or an own object on its way back."""
@@ -267,8 +270,18 @@ def fix_seeds() -> None:
                 module.seed(0)
 
 
+def _awaited(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
 def _is_class_of(value: Any, module: str) -> bool:
     return isinstance(value, type) and value.__module__ == module
+
+
+def _is_exception_class(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 def line_of(error: BaseException) -> int | None:

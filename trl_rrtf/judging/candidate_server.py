@@ -105,8 +105,14 @@ class _Server:
         self._kill(process)
         _, status, usage = os.wait4(process, 0)
         self._reap()
-        empty(folder)
+        self._clean_up(folder)
         return status if ended else -1, timed_out, usage.ru_utime + usage.ru_stime, waited
+
+    def _clean_up(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # most programs leave nothing
+        if os.listdir(self._scratch):
+            clear(self._scratch)
 
     def _become_candidate(self, descriptor: int, folder: str) -> None:
         try:
@@ -181,32 +187,26 @@ def _seconds_without_processor(process: int) -> float:
         return 0.0
 
 
-def empty(folder: str) -> None:
-    """Removes a folder, whatever a program has made of it: no recursion, no links followed, no permission needed.
+def clear(scratch: str) -> None:
+    """Empties a folder, whatever a program has made in it: no recursion, no links followed, no permission needed.
 
-    Folders inside are moved up to the top before they are emptied, so no path becomes long.
+    Folders inside are moved up before they are emptied, so no path becomes long.
     """
-    try:
-        os.rmdir(folder)
-        return
-    except OSError:
-        pass
-    os.chmod(folder, 0o700)
-    waiting, moved = [folder], 0
+    waiting = [scratch]
     while waiting:
-        current = waiting.pop()
-        os.chmod(current, 0o700)
-        with os.scandir(current) as entries:
+        folder = waiting.pop()
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
             for entry in list(entries):
                 if entry.is_dir(follow_symlinks=False):
                     os.chmod(entry.path, 0o700)
-                    moved += 1
-                    target = f"{folder}.{moved}"
+                    target = f"{scratch}/{os.urandom(12).hex()}"  # a name that no program could have taken
                     os.rename(entry.path, target)
                     waiting.append(target)
                 else:
                     os.unlink(entry.path)
-        os.rmdir(current)
+        if folder != scratch:
+            os.rmdir(folder)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import msgpack
 
 from trl_rrtf.groups import Outcome
-from trl_rrtf.judging.assertions import RECORDER, expected_modules, expected_names, record_assertions
+from trl_rrtf.judging.assertions import RECORDER, TRUSTED_NAMES, expected_modules, expected_names, record_assertions
 from trl_rrtf.judging.candidate import fix_seeds
 from trl_rrtf.judging.candidate_server import LOST, RUN, STOP
 from trl_rrtf.judging.channel import Channel, ChannelClosedError
@@ -36,6 +36,10 @@ _STARVED_FRACTION = 0.25
 
 class JudgeFailedError(BaseException):
     """The judge, not the candidate, failed; the program is judged again. No `except Exception` of a test catches it."""
+
+
+class _CandidateKilledError(JudgeFailedError):
+    """Somebody else killed the candidate's process; where no layer refuses signals, it may have been the candidate itself."""
 
 
 class _StopTestingError(BaseException):
@@ -54,6 +58,7 @@ def main() -> None:
     end_with_parent()
     resource.setrlimit(resource.RLIMIT_AS, (settings["checker_memory_bytes"],) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _allow_deep_values()
     control = Channel(socket.socket(fileno=settings["descriptor"]))
     runners = [_Runner(socket.socket(fileno=descriptor)) for descriptor in settings["runners"]]
     gc.collect()
@@ -72,6 +77,13 @@ def main() -> None:
             _serve_problem(control, runners, content[0], settings)
         if os.waitpid(process, 0)[1] != 0:
             os._exit(1)  # the judge makes a new pair of workers
+
+
+def _allow_deep_values() -> None:
+    """Each level of a nested value takes some 45 kB of C stack while it is unpacked."""
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = 64 * 2**20
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 def _load(module: str) -> Any:
@@ -102,7 +114,7 @@ def _serve_problem(control: Channel, runners: list[_Runner], problem: dict[str, 
             try:
                 verdict = tests.judge(program, runners[runner])
             except JudgeFailedError as error:
-                control.send("failed", str(error))
+                control.send("failed", str(error), isinstance(error, _CandidateKilledError))
                 break
             control.send("verdict", verdict, tests.out_of_memory)
             if tests.out_of_memory:
@@ -239,6 +251,8 @@ class _Tests:
         for name, module_name in self._modules.items():
             if name not in names and name != self._problem["entry_point"] and (found := _load(module_name)) is not None:
                 names[name] = found
+        for name in self._expected & TRUSTED_NAMES.keys() - names.keys() - {self._problem["entry_point"]}:
+            names[name] = getattr(_load(TRUSTED_NAMES[name]), name)
         return names
 
     def judge(self, program: str, runner: _Runner) -> dict[str, Any]:
@@ -293,17 +307,17 @@ class _Tests:
         """What happened, and a detail: `PASSED` if all test code ran to its end, whatever was recorded; None if it was lost."""
         try:
             channel.send("functions", program, self._problem["setup_code"], "")
-            answer, content = channel.receive()
+            answer, content, *exceptions = channel.receive()
         except (ChannelClosedError, ValueError) as error:
             return None, str(error)
         if answer in ("compile error", "import error"):
             kind = Outcome.COMPILE_ERROR if answer == "compile error" else Outcome.RUNTIME_ERROR
             return kind, str(content)[:400]
-        if answer != "loaded" or type(content) is not list:
+        if answer != "loaded" or type(content) is not list or not exceptions or type(exceptions[0]) is not dict:
             return None, "a malformed answer"
         names = self._namespace()
         session = Session(channel, names)
-        self._name_candidate(names, session, content)
+        self._name_candidate(names, session, content, exceptions[0])
         names[RECORDER] = recorder
         complete = True
         for index, test in enumerate(self._functions):
@@ -320,12 +334,15 @@ class _Tests:
             return None, str(session.gone)
         return (Outcome.PASSED if complete else Outcome.FAILED), ""
 
-    def _name_candidate(self, names: dict[str, Any], session: Session, defined: list[Any]) -> None:
+    def _name_candidate(
+        self, names: dict[str, Any], session: Session, defined: list[Any], exceptions: dict[Any, Any]
+    ) -> None:
         """Puts stand-ins for what the tests expect of the candidate; the problem's own names are never replaced."""
         entry_point = self._problem["entry_point"]
         for name in self._expected & {name for name in defined if type(name) is str}:
             if name not in names:
-                names[name] = session.function(name)
+                is_exception = name in exceptions
+                names[name] = session.foreign_exception(exceptions[name]) if is_exception else session.function(name)
         if entry_point:
             names[entry_point] = session.function(entry_point)
 
@@ -337,10 +354,11 @@ class _Tests:
             if test["kind"] == "call":
                 _call(session, self._problem["entry_point"], test)
                 return
-            names.pop("check", None)
+            if test["kind"] == "check":
+                names.pop("check", None)  # of an earlier test
             exec(self._codes[index], names)
             if test["kind"] == "check":
-                names["check"](names[self._problem["entry_point"]])
+                names["check"](session.function(self._problem["entry_point"]))
 
     # --- Whole programs --------------------------------------------------------------------------------------------------
 
@@ -393,7 +411,7 @@ class _Tests:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGKILL:
-                raise JudgeFailedError("the candidate's process was killed from outside")
+                raise _CandidateKilledError("killed by SIGKILL")
             if number == signal.SIGXCPU:
                 return f"time limit of {timeout:g} s of the processor", False, -1
             return f"killed by {signal.Signals(number).name}", False, -1

@@ -157,7 +157,7 @@ def view_files(base: str, scratch: str, scratch_bytes: int) -> None:
     os.makedirs(f"{base}/proc")
     _mount("proc", f"{base}/proc", "proc", _MS_NOSUID | _MS_NODEV)
     os.makedirs(base + scratch)
-    size = f"size={scratch_bytes},nr_inodes=4096,mode=0777"
+    size = f"size={scratch_bytes},nr_inodes=4096,mode=0700"
     _mount("tmpfs", base + scratch, "tmpfs", _MS_NOSUID | _MS_NODEV, size)
     os.chdir(base)
     _system_call("pivot_root", _PIVOT_ROOT[machine], b".", b".")
@@ -196,8 +196,11 @@ def _set_attributes(path: str, flags: int) -> None:
     _system_call("mount_setattr", _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, wanted, len(wanted))
 
 
-def become_nobody() -> None:
-    """Gives up the rights of root for those of an ordinary user that owns nothing.
+def become_nobody(folder: str) -> None:
+    """Gives up the rights of root for those of an ordinary user that owns nothing but one folder.
+
+    Args:
+        folder: The folder to own.
 
     Raises:
         MissingLayerError: Python's own files cannot be read as that user; root is kept, without capabilities.
@@ -210,6 +213,7 @@ def become_nobody() -> None:
         os.seteuid(0)
         raise MissingLayerError(f"Python's files cannot be read as an ordinary user ({error.strerror})") from None
     os.seteuid(0)
+    os.chown(folder, NOBODY, NOBODY)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -347,10 +351,7 @@ class Containment:
         else:
             self.layers["file view"] = "needs namespaces"
         if root:
-            if scratch != "/tmp":
-                os.chmod(base, 0o711)
-                os.chown(scratch, NOBODY, NOBODY)
-            if self._try("user", become_nobody) and self.has("namespaces"):
+            if self._try("user", become_nobody, scratch) and self.has("namespaces"):
                 self.counts_processes = separate_user()
         else:
             self.layers["user"] = "on (no root)"

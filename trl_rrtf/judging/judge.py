@@ -39,7 +39,7 @@ from typing import Any, Self
 from trl_rrtf.groups import Outcome, Problem, Verdict
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.preparation import PreparedProblem, prepare
-from trl_rrtf.judging.worker import CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
+from trl_rrtf.judging.worker import CandidateKilledError, CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
 
 _READ_AHEAD = 16
 """Programs per worker that are taken from a stream before the first verdict is given back."""
@@ -195,28 +195,30 @@ class Judge:
 
     def _judged(self, worker: Worker, task: _Task) -> Verdict:
         """A verdict, with retries of what failed in the judge, and of a time-out that a busy machine made."""
-        reason, hung = "", False
-        for _ in range(self.config.retries + 1):
+        failures: list[WorkerDiedError] = []
+        while len(failures) <= self.config.retries and not self._closed:
             try:
                 with self._machine.shared():
                     found = worker.judge(task.problem, task.program)
                 if found["starved"]:
                     with self._machine.alone():
                         found = worker.judge(task.problem, task.program)
+                return _as_verdict(found)
             except CannotJudgeError as error:
                 return _failure(str(error))
-            except WorkerHungError:
-                if hung:
-                    detail = f"time limit of {self.config.timeout:g} s, in the comparison of its results"
-                    return Verdict(outcome=Outcome.RUNTIME_ERROR, total=task.problem.total, detail=detail)
-                hung = True
             except WorkerDiedError as error:
-                reason = str(error)
-            else:
-                return _as_verdict(found)
-            if self._closed:
-                break
-        return _failure(reason)
+                failures.append(error)
+                if [type(failure) for failure in failures].count(WorkerHungError) == 2:
+                    break
+        # What happens every time is the candidate's doing, even if the judge cannot prove it.
+        detail = ""
+        if all(isinstance(failure, CandidateKilledError) for failure in failures):
+            detail = str(failures[-1]) if failures else ""
+        elif isinstance(failures[-1], WorkerHungError):
+            detail = f"time limit of {self.config.timeout:g} s, in the comparison of its results"
+        if detail:
+            return Verdict(outcome=Outcome.RUNTIME_ERROR, total=task.problem.total, detail=detail)
+        return _failure(str(failures[-1]) if failures else "the judge was closed")
 
 
 class _Machine:

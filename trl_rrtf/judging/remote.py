@@ -9,7 +9,7 @@ is expected, and let it decide. An instance of a subclass of a builtin compares 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from trl_rrtf.judging.channel import Channel, ChannelClosedError
@@ -160,7 +160,8 @@ class Session(Codec):
             number, class_name, exception_names = payload
             if exception_names is not None:
                 return self.foreign_exception(exception_names)
-            return Remote(self, _number(number), str(class_name))
+            remote = Remote(self, _number(number), str(class_name))
+            return _AS_LOCAL[class_name](remote) if class_name in _AS_LOCAL else remote
         if code == YOURS:
             return self._lent[_number(payload)]
         raise MalformedValueError(f"an unexpected reference (code {code})")
@@ -286,6 +287,24 @@ def _between_candidates_objects(name: str) -> Callable[[Remote, object], Any]:
 
 for _name in ("lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "and", "or", "xor"):
     setattr(Remote, f"__{_name}__", _between_candidates_objects(_name))
+
+
+def _generator(remote: Remote) -> Generator[Any, Any, Any]:
+    sent = None
+    while True:
+        try:
+            item = remote._operate("next") if sent is None else remote._operate("send", sent)
+        except StopIteration as stop:
+            return stop.value
+        sent = yield item
+
+
+async def _coroutine(remote: Remote) -> Any:
+    return remote._operate("await")
+
+
+_AS_LOCAL: dict[str, Callable[[Remote], Any]] = {"generator": _generator, "coroutine": _coroutine}
+"""Types that code asks for by `isinstance`: real ones are made here, whose every step runs in the candidate's process."""
 
 
 class _RemoteBase:

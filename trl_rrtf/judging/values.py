@@ -20,7 +20,7 @@ from typing import Any
 
 import msgpack
 
-MAX_DEPTH = 64
+MAX_DEPTH = 100
 """Containers other than lists and dicts inside each other; each level costs C stack while unpacking."""
 
 _TUPLE, _SET, _FROZENSET, _INTEGER, _COMPLEX, _NAMED, _NUMPY, _BUILTIN, _EXCEPTION, _INSTANCE, _SUBCLASS, _ENUM = range(1, 13)
@@ -120,7 +120,7 @@ class Codec:
 
 def nearest_builtin(names: list[str]) -> type[BaseException]:
     """The first of the class names that is a builtin exception."""
-    for name in names:
+    for name in map(str, names):
         found = getattr(builtins, name, None)
         if isinstance(found, type) and issubclass(found, BaseException):
             return found

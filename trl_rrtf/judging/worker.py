@@ -44,6 +44,10 @@ class WorkerDiedError(Exception):
     """A worker ended, or hung; says nothing about the candidate."""
 
 
+class CandidateKilledError(WorkerDiedError):
+    """The candidate's process got a SIGKILL that the judge did not send."""
+
+
 class WorkerHungError(WorkerDiedError):
     """The checker did not answer in time."""
 
@@ -111,7 +115,8 @@ class Worker:
         if answer == "cannot judge":
             raise CannotJudgeError(str(content[0]))
         if answer != "verdict":
-            raise WorkerDiedError(str(content[0]))
+            reason, killed = content
+            raise CandidateKilledError(reason) if killed else WorkerDiedError(reason)
         verdict, checker_ends = content
         if checker_ends:
             self._problem = None
@@ -126,6 +131,7 @@ class Worker:
         if self._closed:
             raise WorkerDiedError("the judge is closed; make a new one")
         self._folder = tempfile.mkdtemp(prefix="judge-")
+        os.chmod(self._folder, 0o711)  # a worker of root becomes another user
         ours, checkers = socket.socketpair()
         pairs = [socket.socketpair() for _ in range(2)]
         self._server_ends = [server for _, server in pairs]
