@@ -39,7 +39,9 @@ def main() -> None:
     """Runs until the judge closes the socket."""
     settings: dict[str, Any] = msgpack.unpackb(sys.stdin.buffer.read())
     containment = Containment()
-    scratch = containment.put_on(settings["folder"], settings["scratch_bytes"], settings["without"])
+    scratch = containment.put_on(
+        settings["folder"], settings["scratch_bytes"], settings["without"], settings["bubblewrap"]
+    )
     environment = {"HOME": scratch, "TMPDIR": scratch, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
     for name in list(os.environ):
         if name not in ("PYTHONHASHSEED", "OPENBLAS_NUM_THREADS"):

@@ -317,7 +317,10 @@ class _Tests:
             return None, "a malformed answer"
         names = self._namespace()
         session = Session(channel, names)
-        self._name_candidate(names, session, content, exceptions[0])
+        try:
+            self._name_candidate(names, session, content, exceptions[0])
+        except (TypeError, ValueError, IndexError) as error:  # names that no honest process sends
+            return None, f"a malformed answer ({error})"
         names[RECORDER] = recorder
         complete = True
         for index, test in enumerate(self._functions):

@@ -30,12 +30,12 @@ _CLONE = {"mount": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x100000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
-_READ_ONLY_NO_SUID_NO_DEVICES = 0x1 | 0x2 | 0x4
+_READ_ONLY_NO_SUID_NODEVICES = 0x1 | 0x2 | 0x4
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 4, 22, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM_FILES = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache"),
     *("/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types"),
@@ -152,7 +152,7 @@ def view_files(base: str, scratch: str, scratch_bytes: int) -> None:
         for answers in (f"{base}{os.path.realpath(package)}/{name}" for name in _ANSWERS):
             if os.path.isdir(answers):
                 _mount("tmpfs", answers, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=4k,mode=0555")
-    for device in _DEVICES:
+    for device in DEVICES:
         _bind(device, base + device)
     os.makedirs(f"{base}/proc")
     _mount("proc", f"{base}/proc", "proc", _MS_NOSUID | _MS_NODEV)
@@ -192,7 +192,7 @@ def _bind(path: str, target: str) -> None:
 
 
 def _set_attributes(path: str, flags: int) -> None:
-    wanted = struct.pack("=QQQQ", _READ_ONLY_NO_SUID_NO_DEVICES, 0, 0, 0)
+    wanted = struct.pack("=QQQQ", _READ_ONLY_NO_SUID_NODEVICES, 0, 0, 0)
     _system_call("mount_setattr", _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, wanted, len(wanted))
 
 
@@ -328,28 +328,25 @@ class Containment:
         """Whether a layer is on."""
         return self.layers.get(layer, "").startswith("on")
 
-    def put_on(self, base: str, scratch_bytes: int, without: Iterable[str]) -> str:
+    def put_on(self, base: str, scratch_bytes: int, without: Iterable[str], bubblewrap: bool) -> str:
         """Puts on the layers that need no module to be loaded yet.
 
         Args:
             base: A folder of the host that belongs to this worker.
             scratch_bytes: Disk quota of a candidate, where the system has one.
             without: Layers to leave out.
+            bubblewrap: Whether bubblewrap has made the namespaces and the file view.
 
         Returns:
             Path of the scratch folder.
         """
         self._without = set(without)
-        scratch = f"{base}/scratch"
-        os.mkdir(scratch)
         root = os.geteuid() == 0
-        self._try("namespaces", enter_namespaces)
-        if self.has("namespaces"):
-            os.mkdir(f"{base}/view")
-            if self._try("file view", view_files, f"{base}/view", "/tmp", scratch_bytes):
-                scratch = "/tmp"
+        if bubblewrap:
+            scratch = "/tmp"
+            self.layers["namespaces"] = self.layers["file view"] = "on (bubblewrap)"
         else:
-            self.layers["file view"] = "needs namespaces"
+            scratch = self._enter_view(base, scratch_bytes)
         if root:
             if self._try("user", become_nobody, scratch) and self.has("namespaces"):
                 self.counts_processes = separate_user()
@@ -361,6 +358,18 @@ class Containment:
         adopt_orphans()
         return scratch
 
+    def _enter_view(self, base: str, scratch_bytes: int) -> str:
+        scratch = f"{base}/scratch"
+        os.mkdir(scratch)
+        self._try("namespaces", enter_namespaces)
+        if self.has("namespaces"):
+            os.mkdir(f"{base}/view")
+            if self._try("file view", view_files, f"{base}/view", "/tmp", scratch_bytes):
+                scratch = "/tmp"
+        else:
+            self.layers["file view"] = "missing (needs namespaces)"
+        return scratch
+
     def seal(self, scratch: str, worker_filter: bytes) -> None:
         """Puts on the layers that stay for good, when everything is loaded.
 
@@ -370,7 +379,7 @@ class Containment:
         """
         view = self.has("file view")
         readable = [*readable_paths(), *(["/proc"] if view else _HOST_PROC_FILES)]
-        self._try("landlock", restrict_files, readable, [scratch, *_DEVICES])
+        self._try("landlock", restrict_files, readable, [scratch, *DEVICES])
         self._try("capabilities", drop_capabilities)
         if worker_filter:
             self._try("seccomp", SystemCallFilter(worker_filter).put_on)

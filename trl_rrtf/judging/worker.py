@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ import msgpack
 
 from trl_rrtf.judging.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.containment import DEVICES, readable_paths
 from trl_rrtf.judging.preparation import PreparedProblem
 from trl_rrtf.judging.system_call_filter import SystemCallFilters, system_call_filters
 
 _PACKAGE_FOLDER = str(Path(__file__).parents[2])
 _START = "import sys; sys.path.append({folder!r}); from trl_rrtf.judging.{module} import main; main()"
+_FILES_IN_SCRATCH = 16
+"""How many files of the largest size fit into a candidate's scratch folder."""
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 2.0
 """What the checker gets beyond the candidate's time before it counts as hung."""
@@ -143,7 +147,10 @@ class Worker:
             "descriptor": checkers.fileno(),
             "runners": [checker.fileno() for checker, _ in pairs],
         }
-        self._spawn("checker", settings, [checkers, *(checker for checker, _ in pairs)])
+        checkers_ends = [checkers, *(checker for checker, _ in pairs)]
+        self._spawn("checker", settings, checkers_ends)
+        for end in checkers_ends:
+            end.close()
         self._control = Channel(ours)
         self._start_candidate_server(0)
 
@@ -153,10 +160,7 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         for process in self._processes:
-            process.wait()
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+            _finish(process)
         self._processes = []
         for end in (self._control, *self._server_ends):
             if end is not None:
@@ -181,32 +185,66 @@ class Worker:
         }
 
     def _start_candidate_server(self, index: int) -> None:
+        """Starts the server for light or heavy programs, contained as well as the system can."""
         end = self._server_ends[index]
         if end is None:
             return
-        filters = system_call_filters()
-        if not isinstance(filters, SystemCallFilters):
-            self.layers["seccomp"] = f"missing ({filters})"
         folder = os.path.join(self._folder, str(index))
         os.mkdir(folder)
         settings = {
             **self._limits(),
             "folder": folder,
-            "scratch_bytes": 16 * self._config.max_output_bytes,
-            "without": list(self._without),
+            "scratch_bytes": _FILES_IN_SCRATCH * self._config.max_output_bytes,
             "modules": [*_LIGHT_MODULES, *(_HEAVY_MODULES if index else ())],
-            "worker_filter": filters.worker if isinstance(filters, SystemCallFilters) else b"",
-            "candidate_filter": filters.candidate if isinstance(filters, SystemCallFilters) else b"",
+            "worker_filter": b"",
+            "candidate_filter": b"",
             "descriptor": end.fileno(),
         }
-        process = self._spawn("candidate_server", settings, [end])
+        filters = system_call_filters()
+        if isinstance(filters, SystemCallFilters):
+            settings |= {"worker_filter": filters.worker, "candidate_filter": filters.candidate}
+        layers = self._contained_start(settings, end)
+        if not isinstance(filters, SystemCallFilters):
+            layers["seccomp"] = f"missing ({filters})"
+        self.layers = layers
         self._server_ends[index] = None
-        self.layers.update(_report(process))
+        end.close()
 
-    def _spawn(self, module: str, settings: dict[str, Any], ends: list[socket.socket]) -> subprocess.Popen[bytes]:
+    def _contained_start(self, settings: dict[str, Any], end: socket.socket) -> dict[str, str]:
+        """Own namespaces first; bubblewrap where the system allows only that; else without both. Returns the layers."""
+        with_bubblewrap = _bubblewrap(settings["scratch_bytes"]) if "bubblewrap" not in self._without else []
+        ways: list[tuple[list[str], tuple[str, ...]]] = [([], ())]
+        if with_bubblewrap:
+            ways.append((with_bubblewrap, ()))
+        ways.append(([], ("namespaces",)))
+        problem: WorkerDiedError | None = None
+        for number, (prefix, left_out) in enumerate(ways):
+            last = number == len(ways) - 1
+            here = {**settings, "without": [*self._without, *left_out], "bubblewrap": bool(prefix)}
+            process = self._spawn("candidate_server", here, [end], prefix)
+            try:
+                layers = _report(process)
+            except WorkerDiedError as error:
+                problem = error
+            else:
+                if layers["namespaces"].startswith("on") or last or (not with_bubblewrap and not prefix):
+                    return layers
+            self._discard(process)
+            shutil.rmtree(os.path.join(settings["folder"], "scratch"), ignore_errors=True)
+        assert problem is not None
+        raise problem
+
+    def _discard(self, process: subprocess.Popen[bytes]) -> None:
+        self._processes.remove(process)
+        process.kill()
+        _finish(process)
+
+    def _spawn(
+        self, module: str, settings: dict[str, Any], ends: list[socket.socket], prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             # Not -I, which would ignore PYTHONHASHSEED: with a fixed seed a program behaves the same each time.
-            [sys.executable, "-s", "-P", "-c", _START.format(folder=_PACKAGE_FOLDER, module=module)],
+            [*prefix, sys.executable, "-s", "-P", "-c", _START.format(folder=_PACKAGE_FOLDER, module=module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -216,8 +254,6 @@ class Worker:
             start_new_session=True,
         )
         self._processes.append(process)
-        for end in ends:
-            end.close()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; the first answer that does not come tells
             process.stdin.write(msgpack.packb(settings))
@@ -227,6 +263,32 @@ class Worker:
 
 class CannotJudgeError(Exception):
     """The problem's own code fails, so no candidate can be judged by it."""
+
+
+def _finish(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a killed process and closes its pipes."""
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def _bubblewrap(scratch_bytes: int) -> list[str]:
+    """The command that runs another one in namespaces, with a view of the files that Python needs; nothing if not installed."""
+    program = shutil.which("bwrap")
+    if program is None:
+        return []
+    readable = [*readable_paths(), os.path.join(_PACKAGE_FOLDER, "trl_rrtf")]
+    shown = [part for path in readable for part in _shown_by_bubblewrap(path)]
+    devices = [part for device in DEVICES for part in ("--dev-bind", device, device)]
+    scratch = ["--size", str(scratch_bytes), "--tmpfs", "/tmp", "--chmod", "1777", "/tmp"]
+    options = ["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--chdir", "/"]
+    return [program, *options, *scratch, *shown, *devices, "--"]
+
+
+def _shown_by_bubblewrap(path: str) -> tuple[str, str, str]:
+    return ("--symlink", os.readlink(path), path) if os.path.islink(path) else ("--ro-bind", path, path)
 
 
 def _report(process: subprocess.Popen[bytes]) -> dict[str, str]:
