@@ -1,4 +1,4 @@
-"""What `trl-rrtf env` reports: versions and devices, for bug reports."""
+"""What `trl-rrtf env` reports: versions, devices and what contains a judged program, for bug reports."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import os
 import platform
 from typing import Any
 
+from trl_rrtf.errors import JudgeError
+from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.isolation import probe_isolation
+
 _PACKAGES = ("trl-rrtf", "trl", "transformers", "torch", "accelerate", "datasets", "peft", "huggingface-hub")
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and whether TRL's usage pings are on.
+    """Versions, devices, whether TRL's usage pings are on, and what contains a judged program.
 
     Returns:
         Name -> value, for a table.
@@ -27,7 +31,18 @@ def environment() -> dict[str, Any]:
         **{name: _version(name) for name in _PACKAGES},
         "CUDA devices": ", ".join(devices),
         "TRL usage pings": "off" if pings_off else "on (HF_HUB_DISABLE_TELEMETRY=1 turns them off)",
+        **_isolation(),
     }
+
+
+def _isolation() -> dict[str, str]:
+    """What contains a judged program here, found out by trying."""
+    try:
+        found = probe_isolation(JudgeConfig())
+    except JudgeError as error:
+        return {"isolation": f"the judge does not work here: {error}"}
+    properties = {f"isolation: {name}": "yes" if holds else "NO" for name, holds in found.properties.items()}
+    return {**properties, **{f"layer: {name}": state for name, state in found.layers.items()}}
 
 
 def _version(package: str) -> str:

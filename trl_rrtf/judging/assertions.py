@@ -7,14 +7,12 @@ import builtins
 import sys
 
 from trl_rrtf.groups import Problem
+from trl_rrtf.judging.checker import RECORDER
 from trl_rrtf.python_source import parse_program
-
-RECORDER = "_recorder"
-"""The name under which test code finds the context manager that records its assertions."""
 
 _CATCHERS = {"AssertionError", "Exception", "BaseException"}
 _MODULE_ALIASES = {"np": "numpy", "pd": "pandas"}
-TRUSTED_NAMES = {
+_TRUSTED_NAMES = {
     "isclose": "math",
     **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
     **{"Decimal": "decimal", "Fraction": "fractions", "reduce": "functools"},
@@ -35,11 +33,11 @@ def record_assertions(code: str) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
-def count_assertions(code: str) -> int:
-    """How many assertions stand in the code, those in loops once."""
+def count_assertions(recorded: ast.Module) -> int:
+    """How many assertions stand in code that records them, those in loops once."""
     return sum(
         isinstance(node, ast.With) and isinstance(name := node.items[0].context_expr, ast.Name) and name.id == RECORDER
-        for node in ast.walk(record_assertions(code))
+        for node in ast.walk(recorded)
     )
 
 
@@ -79,20 +77,23 @@ def expected_names(trees: list[ast.Module]) -> set[str]:
     return {name for name in read if not hasattr(builtins, name)} - {RECORDER}
 
 
-def expected_modules(trees: list[ast.Module]) -> dict[str, str]:
-    """Names whose attributes the code reads and that are modules: many published tests leave the import to the candidate."""
+def trusted_imports(trees: list[ast.Module], names: set[str]) -> dict[str, list[str]]:
+    """What test code takes from the standard library or numpy without importing it: name -> `[module]` or `[module, name]`.
+
+    Many published tests leave such imports to the candidate.
+    """
     owners = {
         node.value.id
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
-    modules = {name: _MODULE_ALIASES.get(name, name) for name in owners}
-    return {
-        name: module
-        for name, module in modules.items()
-        if module in sys.stdlib_module_names or module in _MODULE_ALIASES.values()
-    }
+    imports = {name: [_TRUSTED_NAMES[name], name] for name in names & _TRUSTED_NAMES.keys()}
+    for name in owners & names:
+        module = _MODULE_ALIASES.get(name, name)
+        if module in sys.stdlib_module_names or module in _MODULE_ALIASES.values():
+            imports[name] = [module]
+    return imports
 
 
 def prompt_helpers(problem: Problem) -> str:

@@ -78,7 +78,7 @@ class _Candidate(Codec):
             return
         while True:
             operation, target, arguments, keywords = self._channel.receive()[1:]
-            self._operate(operation, target, self.unpack(arguments), self.unpack(keywords))
+            self._operate(operation, target, self.unpack(arguments), self.unpack(keywords) if keywords else {})
 
     def _load(self, program: str, setup_code: str) -> bool:
         sys.modules[_MODULE_NAME] = self._module

@@ -12,6 +12,10 @@ MAX_FRAME_BYTES = 64 * 2**20
 """Largest frame that is read; what is longer is refused before memory is spent on it."""
 
 
+_READ_AHEAD = 4096
+_LARGEST_READ = 2**20
+
+
 class ChannelClosedError(Exception):
     """The other side is gone, or sent what no honest process sends."""
 
@@ -19,14 +23,17 @@ class ChannelClosedError(Exception):
 class Channel:
     """One end of a socket pair.
 
-    Never reads beyond a frame, so that another process may go on reading from the same socket.
-
     Args:
         end: A connected stream socket.
+        shared: Whether another process may go on reading from the socket, or descriptors come over it: then nothing is read
+            beyond a frame, which takes one call more.
     """
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, *, shared: bool = False) -> None:
         self.socket = end
+        self._shared = shared
+        self._buffer = b""
+        self._packer = msgpack.Packer(unicode_errors="surrogatepass", buf_size=4096)
 
     def send(self, *message: Any) -> None:
         """Sends one frame.
@@ -34,7 +41,7 @@ class Channel:
         Raises:
             ChannelClosedError: Nobody reads any more.
         """
-        data = msgpack.packb(message, unicode_errors="surrogatepass", buf_size=4096)
+        data = self._packer.pack(message)
         try:
             self.socket.sendall(len(data).to_bytes(4, "big") + data)
         except (BrokenPipeError, ConnectionError) as error:
@@ -63,22 +70,24 @@ class Channel:
         return message
 
     def _exactly(self, count: int, deadline: float | None) -> bytes:
-        parts = []
-        while count:
+        parts, missing = [self._buffer[:count]], count - len(self._buffer)
+        self._buffer = self._buffer[count:]
+        while missing > 0:
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
                 self.socket.settimeout(left)
             try:
-                part = self.socket.recv(min(count, 2**20))
+                part = self.socket.recv(min(max(missing, 0 if self._shared else _READ_AHEAD), _LARGEST_READ))
             except ConnectionError as error:
                 raise ChannelClosedError(str(error)) from None
             if not part:
                 raise ChannelClosedError("the other side has ended")
-            parts.append(part)
-            count -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.append(part[:missing])
+            self._buffer = part[missing:]
+            missing -= len(part)
+        return b"".join(parts)
 
     def close(self) -> None:
         """Closes this end."""

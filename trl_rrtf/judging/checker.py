@@ -22,13 +22,17 @@ from typing import Any
 
 import msgpack
 
-from trl_rrtf.groups import Outcome
-from trl_rrtf.judging.assertions import RECORDER, TRUSTED_NAMES, expected_modules, expected_names, record_assertions
 from trl_rrtf.judging.candidate import fix_seeds
 from trl_rrtf.judging.candidate_server import LOST, RUN, STOP
 from trl_rrtf.judging.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.containment import end_with_parent, hide_memory
 from trl_rrtf.judging.remote import TEST_MODULE, CandidateGoneError, Session
+
+RECORDER = "_recorder"
+"""The name under which test code finds the context manager that records its assertions."""
+
+COMPILE_ERROR, RUNTIME_ERROR, FAILED, PARTIAL, PASSED = range(5)
+"""Outcomes, as in [`Outcome`][trl_rrtf.Outcome], whose module would make every fork slower."""
 
 _STARVED_FRACTION = 0.25
 """A time-out of which so much was spent waiting for a processor says nothing about the candidate."""
@@ -59,8 +63,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (settings["checker_memory_bytes"],) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _allow_deep_values()
-    control = Channel(socket.socket(fileno=settings["descriptor"]))
+    control = Channel(socket.socket(fileno=settings["descriptor"]), shared=True)
     runners = [_Runner(socket.socket(fileno=descriptor)) for descriptor in settings["runners"]]
+    compile("0", "<warm-up>", "exec")  # the first call builds Python's syntax tree types, for milliseconds
     gc.collect()
     gc.freeze()
     while True:
@@ -70,7 +75,7 @@ def main() -> None:
             return
         if kind != "problem":
             continue
-        for module in content[0]["modules"].values():
+        for module, *_ in content[0]["imports"].values():
             _load(module)  # here, so that it is loaded for the problems to come as well
         process = os.fork()
         if process == 0:
@@ -131,10 +136,10 @@ class _Runner:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._reports = Channel(end)
+        self._reports = Channel(end, shared=True)
         self._unread = False
 
-    def start(self) -> Channel:
+    def start(self, shared: bool = False) -> Channel:
         """Starts a candidate's process; returns the channel to it.
 
         Raises:
@@ -148,7 +153,7 @@ class _Runner:
             raise JudgeFailedError(f"the candidate server is gone ({error})") from None
         finally:
             theirs.close()
-        return Channel(ours)
+        return Channel(ours, shared=shared)
 
     def stop(self) -> None:
         """Ends the candidate without waiting for that."""
@@ -232,13 +237,15 @@ class _Tests:
         self._settings = settings
         self._functions = [test for test in problem["tests"] if test["kind"] != "stdio"]
         self._programs = [test for test in problem["tests"] if test["kind"] == "stdio"]
-        trees = {index: record_assertions(test["code"]) for index, test in enumerate(self._functions) if test["kind"] != "call"}
-        self._codes = {index: compile(tree, "<test>", "exec", dont_inherit=True) for index, tree in trees.items()}
+        self._codes = {
+            index: compile(test["code"], "<test>", "exec", dont_inherit=True)
+            for index, test in enumerate(self._functions)
+            if test["kind"] != "call"
+        }
         self._trusted = [
             compile(code, "<setup>", "exec", dont_inherit=True) for code in (problem["helpers"], problem["setup_code"]) if code
         ]
-        self._expected = expected_names(list(trees.values()))
-        self._modules = expected_modules(list(trees.values()))
+        self._expected = set(problem["expected"])
         self.out_of_memory = False
         self._namespace()  # fails here and not at the first candidate
 
@@ -248,11 +255,9 @@ class _Tests:
         names = module.__dict__
         for code in self._trusted:
             exec(code, names)
-        for name, module_name in self._modules.items():
-            if name not in names and name != self._problem["entry_point"] and (found := _load(module_name)) is not None:
-                names[name] = found
-        for name in self._expected & TRUSTED_NAMES.keys() - names.keys() - {self._problem["entry_point"]}:
-            names[name] = getattr(_load(TRUSTED_NAMES[name]), name)
+        for name, (module_name, *attribute) in self._problem["imports"].items():
+            if name not in names and (found := _load(module_name)) is not None:
+                names[name] = getattr(found, attribute[0]) if attribute else found
         return names
 
     def judge(self, program: str, runner: _Runner) -> dict[str, Any]:
@@ -266,8 +271,8 @@ class _Tests:
         verdicts = [self._judge_functions(program, runner)] if self._functions else []
         for test in self._programs:
             verdicts.append(self._judge_program(program, runner, test))
-            compiles = verdicts[-1]["outcome"] != Outcome.COMPILE_ERROR
-            if not compiles or (self._settings["stop_at_first_failure"] and verdicts[-1]["outcome"] != Outcome.PASSED):
+            compiles = verdicts[-1]["outcome"] != COMPILE_ERROR
+            if not compiles or (self._settings["stop_at_first_failure"] and verdicts[-1]["outcome"] != PASSED):
                 break
         merged = _merge(verdicts, self._problem["written"])
         return {**merged, "seconds": round(time.monotonic() - started, 4)}
@@ -283,7 +288,7 @@ class _Tests:
         finally:
             channel.close()
         lost = outcome is None
-        complete = outcome is Outcome.PASSED
+        complete = outcome == PASSED
         starved = False
         if lost:
             ending, starved = self._ending(runner, detail)
@@ -294,16 +299,16 @@ class _Tests:
         if complete and passed == recorder.executed and not self._settings["stop_at_first_failure"]:
             total = recorder.executed  # a check function may skip assertions on purpose
         verdict = {"passed": passed, "total": max(total, 1), "starved": starved}
-        if outcome is Outcome.COMPILE_ERROR:
+        if outcome == COMPILE_ERROR:
             return {**verdict, "outcome": outcome, "detail": detail}
         if complete and passed == total > 0:
-            return {**verdict, "outcome": Outcome.PASSED, "detail": ""}
+            return {**verdict, "outcome": PASSED, "detail": ""}
         raised = recorder.raised or (ending if lost else detail)
         detail = raised or recorder.wrong or "no assertion was reached"
-        kind = Outcome.PARTIAL if passed else Outcome.RUNTIME_ERROR if raised else Outcome.FAILED
+        kind = PARTIAL if passed else RUNTIME_ERROR if raised else FAILED
         return {**verdict, "outcome": kind, "detail": self._with_limit(detail)}
 
-    def _load_and_test(self, program: str, channel: Channel, recorder: _Recorder) -> tuple[Outcome | None, str]:
+    def _load_and_test(self, program: str, channel: Channel, recorder: _Recorder) -> tuple[int | None, str]:
         """What happened, and a detail: `PASSED` if all test code ran to its end, whatever was recorded; None if it was lost."""
         try:
             channel.send("functions", program, self._problem["setup_code"], "")
@@ -311,7 +316,7 @@ class _Tests:
         except (ChannelClosedError, ValueError) as error:
             return None, str(error)
         if answer in ("compile error", "import error"):
-            kind = Outcome.COMPILE_ERROR if answer == "compile error" else Outcome.RUNTIME_ERROR
+            kind = COMPILE_ERROR if answer == "compile error" else RUNTIME_ERROR
             return kind, str(content)[:400]
         if answer != "loaded" or type(content) is not list or not exceptions or type(exceptions[0]) is not dict:
             return None, "a malformed answer"
@@ -335,14 +340,14 @@ class _Tests:
                 complete = False
         if session.gone is not None:
             return None, str(session.gone)
-        return (Outcome.PASSED if complete else Outcome.FAILED), ""
+        return (PASSED if complete else FAILED), ""
 
     def _name_candidate(
         self, names: dict[str, Any], session: Session, defined: list[Any], exceptions: dict[Any, Any]
     ) -> None:
         """Puts stand-ins for what the tests expect of the candidate; the problem's own names are never replaced."""
         entry_point = self._problem["entry_point"]
-        for name in self._expected & {name for name in defined if type(name) is str}:
+        for name in self._expected.intersection(name for name in defined if type(name) is str):
             if name not in names:
                 is_exception = name in exceptions
                 names[name] = session.foreign_exception(exceptions[name]) if is_exception else session.function(name)
@@ -366,8 +371,8 @@ class _Tests:
     # --- Whole programs --------------------------------------------------------------------------------------------------
 
     def _judge_program(self, program: str, runner: _Runner, test: dict[str, Any]) -> dict[str, Any]:
-        channel = runner.start()
-        verdict: dict[str, Any] = {"passed": 0, "total": 1, "starved": False, "outcome": Outcome.RUNTIME_ERROR, "detail": ""}
+        channel = runner.start(shared=True)  # a descriptor comes over it
+        verdict: dict[str, Any] = {"passed": 0, "total": 1, "starved": False, "outcome": RUNTIME_ERROR, "detail": ""}
         output = -1
         try:
             channel.send("main", program, self._problem["setup_code"], test["stdin"])
@@ -385,7 +390,7 @@ class _Tests:
             else:
                 runner.stop()
             if answer == "compile error":
-                return {**verdict, "outcome": Outcome.COMPILE_ERROR, "detail": str(content[0])[:400]}
+                return {**verdict, "outcome": COMPILE_ERROR, "detail": str(content[0])[:400]}
             if answer == "raised":
                 return {**verdict, "detail": self._with_limit(str(content[0])[:400])}
             text = os.pread(output, self._settings["file_bytes"], 0).decode("utf-8", "replace")
@@ -394,8 +399,8 @@ class _Tests:
             if output >= 0:
                 os.close(output)
         if _lines(text) == _lines(test["stdout"]):
-            return {**verdict, "passed": 1, "outcome": Outcome.PASSED}
-        return {**verdict, "outcome": Outcome.FAILED, "detail": "AssertionError: another output"}
+            return {**verdict, "passed": 1, "outcome": PASSED}
+        return {**verdict, "outcome": FAILED, "detail": "AssertionError: another output"}
 
     # --- Endings ---------------------------------------------------------------------------------------------------------
 
@@ -459,13 +464,13 @@ def _merge(verdicts: list[dict[str, Any]], written: int) -> dict[str, Any]:
     passed = sum(verdict["passed"] for verdict in verdicts)
     total = sum(verdict["total"] for verdict in verdicts)
     worst = min(verdicts, key=lambda verdict: verdict["outcome"])
-    if worst["outcome"] != Outcome.PASSED:
+    if worst["outcome"] != PASSED:
         total = max(total, written)
     outcome = worst["outcome"]
-    if outcome is not Outcome.COMPILE_ERROR and 0 < passed < total:
-        outcome = Outcome.PARTIAL
+    if outcome != COMPILE_ERROR and 0 < passed < total:
+        outcome = PARTIAL
     starved = any(verdict["starved"] for verdict in verdicts)
-    return {"outcome": int(outcome), "passed": passed, "total": total, "detail": worst["detail"], "starved": starved}
+    return {"outcome": outcome, "passed": passed, "total": total, "detail": worst["detail"], "starved": starved}
 
 
 if __name__ == "__main__":

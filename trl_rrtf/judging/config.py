@@ -7,6 +7,19 @@ from dataclasses import dataclass, field
 from trl_rrtf.errors import ConfigError
 
 
+ISOLATION_PROPERTIES = {
+    "memory": "no more memory than `memory_mb`, and none that no limit counts",
+    "processes": "no process of its own",
+    "network": "no network, loopback included",
+    "files": "no writing outside the scratch folder",
+    "disk": "a bounded scratch folder",
+    "secrets": "no reading of the user's files, environment and memory",
+    "signals": "no signals to other processes",
+    "kernel": "no tracing, namespaces and other kernel interfaces",
+}
+"""What can be required of the system a judge runs on. Time limits and the separate checker process are always there."""
+
+
 @dataclass
 class JudgeArguments:
     """Files of the `judge` stage.
@@ -33,6 +46,8 @@ class JudgeConfig:
         num_workers: Programs that run side by side, or None for one per usable core.
         stop_at_first_failure: Leave the tests after the first failure unjudged.
         second_run: Run each program twice, to find those whose results change.
+        required_isolation: Names from [`ISOLATION_PROPERTIES`][trl_rrtf.judging.config.ISOLATION_PROPERTIES] that must hold on
+            this system; the judge refuses to start otherwise.
         retries: How often a failure of the judge itself is tried again.
         max_infrastructure_fraction: Above this share of such failures a run stops.
 
@@ -52,6 +67,13 @@ class JudgeConfig:
         default=False,
         metadata={"help": "Judge each program twice; of two different verdicts the lower counts, and its detail says `flaky`."},
     )
+    required_isolation: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": f"What the system must provide, or the judge refuses to start: {', '.join(ISOLATION_PROPERTIES)}. "
+            "`trl-rrtf env` shows what it does provide."
+        },
+    )
     retries: int = field(default=2, metadata={"help": "How often a failure of the judge itself is tried again."})
     max_infrastructure_fraction: float = field(
         default=0.05, metadata={"help": "The run stops with an error above this share of candidates that could not be judged."}
@@ -62,6 +84,9 @@ class JudgeConfig:
         for name, lowest in (("timeout", 0.0), ("memory_mb", 31), ("max_output_bytes", 0), ("retries", -1)):
             if not getattr(self, name) > lowest:
                 raise ConfigError(f"`{name}`: expected a number above {lowest}, got {getattr(self, name)}")
+        unknown = [name for name in self.required_isolation if name not in ISOLATION_PROPERTIES]
+        if unknown:
+            raise ConfigError(f"`required_isolation`: expected some of {', '.join(ISOLATION_PROPERTIES)}, got {', '.join(unknown)}")
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"`num_workers`: expected at least 1, or nothing for one per core, got {self.num_workers}")
         if not 0 <= self.max_infrastructure_fraction <= 1:

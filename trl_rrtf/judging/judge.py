@@ -27,6 +27,7 @@ is trusted and runs with the rights of the user.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -38,8 +39,11 @@ from typing import Any, Self
 
 from trl_rrtf.groups import Outcome, Problem, Verdict
 from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.isolation import Isolation, probe_isolation
 from trl_rrtf.judging.preparation import PreparedProblem, prepare
 from trl_rrtf.judging.worker import CandidateKilledError, CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
+
+_logger = logging.getLogger(__name__)
 
 _READ_AHEAD = 16
 """Programs per worker that are taken from a stream before the first verdict is given back."""
@@ -62,12 +66,21 @@ class Judge:
 
     Args:
         config: Limits; by default `JudgeConfig()`.
+
+    Raises:
+        JudgeError: The system lacks what `required_isolation` names.
     """
+
+    without_layers: tuple[str, ...] = ()
+    """Layers of the containment to leave out, for tests of what the others do."""
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
         self.config = config or JudgeConfig()
+        self._isolation: Isolation | None = None
+        if self.config.required_isolation:
+            self.isolation().require(self.config.required_isolation)
         self.num_workers = self.config.num_workers or _usable_cores()
-        self._workers = [Worker(self.config) for _ in range(self.num_workers)]
+        self._workers = [Worker(self.config, self.without_layers) for _ in range(self.num_workers)]
         self._tasks: deque[_Task] = deque()
         self._serving: dict[Worker, PreparedProblem] = {}
         self._changed = threading.Condition()
@@ -125,6 +138,20 @@ class Judge:
                 for task in pending:
                     if task in self._tasks:
                         self._tasks.remove(task)
+
+    def isolation(self) -> Isolation:
+        """What keeps candidates from doing harm on this system, found out by trying.
+
+        Raises:
+            JudgeError: No worker starts.
+        """
+        if self._isolation is None:
+            self._isolation = probe_isolation(self.config, self.without_layers)
+            if self._isolation.missing():
+                _logger.warning(
+                    "candidates are not kept from everything on this system (%s): see `trl-rrtf env`", self._isolation.summary()
+                )
+        return self._isolation
 
     def close(self) -> None:
         """Kills what runs and waits for the workers."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.groups import Problem, UnitTest
-from trl_rrtf.judging.assertions import count_assertions, expected_modules, prompt_helpers, record_assertions
+from trl_rrtf.judging.assertions import (
+    count_assertions,
+    expected_names,
+    prompt_helpers,
+    record_assertions,
+    trusted_imports,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,37 +42,42 @@ def prepare(problem: Problem) -> PreparedProblem:
     name = problem.problem_id
     if not problem.tests:
         raise ConfigError(f"`tests` of problem {name!r}: the list is empty; a program without tests cannot be judged")
-    tests = []
+    tests, trees = [], []
     for test in problem.tests:
         if test.kind in ("call", "check") and not problem.entry_point:
             raise ConfigError(f"`entry_point` of problem {name!r}: a test of kind `{test.kind}` needs the function's name")
         try:
-            tests.append(_prepared_test(test))
+            prepared, tree = _prepared_test(test)
         except (SyntaxError, ValueError) as error:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` cannot be read: {error}") from error
+        tests.append(prepared)
+        trees += [tree] if tree else []
     total = sum(max(1, test["assertions"]) for test in tests)
     programs = sum(test["kind"] == "stdio" for test in tests)
-    trees = [record_assertions(test.code) for test in problem.tests if test.code]
+    names = expected_names(trees) - {problem.entry_point}
+    imports = trusted_imports(trees, names)
     message = {
         "setup_code": problem.setup_code,
         "helpers": prompt_helpers(problem),
         "entry_point": problem.entry_point,
         "tests": tests,
         "written": total,
-        "modules": expected_modules(trees),
+        "expected": sorted(names - imports.keys()),
+        "imports": imports,
     }
     return PreparedProblem(message, total, programs + (programs < len(tests)))
 
 
-def _prepared_test(test: UnitTest) -> dict[str, Any]:
-    prepared: dict[str, Any] = {"kind": test.kind, "code": test.code, "stdout": test.stdout, "assertions": 0}
+def _prepared_test(test: UnitTest) -> tuple[dict[str, Any], ast.Module | None]:
+    """A test as plain values, and its syntax tree if it is code."""
+    prepared: dict[str, Any] = {"kind": test.kind, "code": None, "stdout": test.stdout, "assertions": 0}
     if test.kind == "call":
-        prepared |= {"input": test.input, "output": test.output}  # as text: JSON's integers have no largest one
         if not isinstance(json.loads(test.input or ""), list):
             raise ValueError("`input` is not a JSON list of arguments")
         json.loads(test.output or "")
-    elif test.kind == "stdio":
-        prepared["stdin"] = test.stdin
-    else:
-        prepared["assertions"] = count_assertions(test.code or "")
-    return prepared
+        # As text: JSON's integers have no largest one.
+        return {**prepared, "input": test.input, "output": test.output}, None
+    if test.kind == "stdio":
+        return {**prepared, "stdin": test.stdin}, None
+    tree = record_assertions(test.code or "")
+    return {**prepared, "assertions": count_assertions(tree), "code": ast.unparse(tree)}, tree

@@ -71,7 +71,7 @@ class Session(Codec):
         """
         if self.gone is not None:
             raise self.gone
-        self._send("operate", operation, target, self.pack(list(arguments)), self.pack(keywords))
+        self._send("operate", operation, target, self.pack(list(arguments)), self.pack(keywords) if keywords else b"")
         while True:
             answer, *content = self._receive()
             try:

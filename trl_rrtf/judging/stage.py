@@ -16,7 +16,7 @@ from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.row_files import ResumableWriter, fingerprint, read_rows
 
-_DECISIVE = ("timeout", "memory_mb", "max_output_bytes", "stop_at_first_failure")
+_DECISIVE = ("timeout", "memory_mb", "max_output_bytes", "stop_at_first_failure", "second_run")
 """Settings that can change a verdict; the others may differ when a run goes on."""
 
 _ENOUGH_TO_COUNT = 20
@@ -38,8 +38,10 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
     limits = {name: value for name, value in asdict(config).items() if name in _DECISIVE}
     settings = {"stage": "judge", "input": fingerprint(arguments.input), **limits}
     started, programs = time.monotonic(), 0
+    isolation = {}
     with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer, Judge(config) as judge:
         if not writer.finished:
+            isolation = {"isolation": judge.isolation().summary()}
             todo = groups[writer.rows_done :]
             counts: Counter[Outcome] = Counter()
             with tqdm(total=sum(len(set(group.completions)) for group in todo), desc="judge", unit="program") as bar:
@@ -59,6 +61,7 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
         **{outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
         "programs run": programs,
         "programs per second": round(programs / seconds, 1),
+        **isolation,
         "output": arguments.output,
     }
 

@@ -25,6 +25,7 @@ MAX_DEPTH = 100
 
 _TUPLE, _SET, _FROZENSET, _INTEGER, _COMPLEX, _NAMED, _NUMPY, _BUILTIN, _EXCEPTION, _INSTANCE, _SUBCLASS, _ENUM = range(1, 13)
 _LONGEST_ARGUMENT = 10_000
+_PLAIN, _WITH_INSTANCES = b"p", b"i"
 OWN, YOURS = 20, 21
 """A reference to an object of the sender, and one of the receiver's own objects on its way back."""
 
@@ -80,7 +81,8 @@ class Codec:
         packing = _Packing(self)
         try:
             root = packing.plain(value)
-            return _pack([root, packing.instances()])
+            instances = packing.instances()
+            return _WITH_INSTANCES + _pack([root, instances]) if instances else _PLAIN + root
         except CannotCrossError:
             raise
         except (ValueError, RecursionError, OverflowError) as error:
@@ -106,9 +108,9 @@ class Codec:
             MalformedValueError: Not what `pack` makes.
         """
         try:
-            root, instances = _unpack(data, None)
-            if type(root) is not bytes or type(instances) is not list:
-                raise MalformedValueError("not a value")
+            if data[:1] == _PLAIN:
+                return _Unpacking(self, []).value(data[1:])
+            root, instances = _unpack(data[1:], None)
             return _Unpacking(self, instances).value(root)
         except MalformedValueError:
             raise
