@@ -14,7 +14,7 @@ PACKAGE = Path(trl_rrtf.__file__).parent
 ROOT = PACKAGE.parent
 
 # Who may import whom: errors <- groups <- row_files, prompts ... <- problems <- stages <- pipeline <- cli.
-FOUNDATION = {"errors": set(), "groups": {"errors"}, "model_paths": {"errors"}, "environment": set()}
+FOUNDATION = {"errors": set(), "groups": {"errors"}, "model_paths": {"errors"}}
 FOUNDATION["python_source"] = set()
 FOUNDATION |= {"prompts": {"errors", "groups"}, "row_files": {"errors"}}
 BASE = {"errors", "groups", "row_files", "prompts", "model_paths", "python_source"}
@@ -26,7 +26,14 @@ STAGES = {
     "training": BASE,
     "evaluation": BASE | {"sampling", "judging"},
 }
-ALLOWED = FOUNDATION | STAGES | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment"}}
+# A reward is a small pipeline: programs are taken out of texts, judged and scored.
+OVER_STAGES = {"rewards": BASE | {"sampling", "judging", "ranking"}, "environment": BASE | {"judging"}}
+ALLOWED = (
+    FOUNDATION
+    | STAGES
+    | OVER_STAGES
+    | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment"}}
+)
 
 
 def imports(path):

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from trl_rrtf.groups import UnitTest as UnitTest
     from trl_rrtf.groups import Verdict as Verdict
     from trl_rrtf.judging.config import JudgeConfig as JudgeConfig
+    from trl_rrtf.judging.isolation import Isolation as Isolation
     from trl_rrtf.judging.judge import Judge as Judge
     from trl_rrtf.problems.loaders import load_problems as load_problems
     from trl_rrtf.ranking import RankConfig as RankConfig
     from trl_rrtf.ranking import rank_group as rank_group
+    from trl_rrtf.rewards import UnitTestReward as UnitTestReward
+    from trl_rrtf.rewards import unit_test_reward as unit_test_reward
     from trl_rrtf.sampling.config import SamplingConfig as SamplingConfig
     from trl_rrtf.sampling.extraction import extract_program as extract_program
     from trl_rrtf.training.collator import DataCollatorForRankedGroups as DataCollatorForRankedGroups
@@ -41,9 +44,11 @@ _MODULES = {
     "trl_rrtf.evaluation.pass_at_k": ("pass_at_k",),
     "trl_rrtf.groups": ("CandidateGroup", "JudgedGroup", "Outcome", "Problem", "RankedGroup", "UnitTest", "Verdict"),
     "trl_rrtf.judging.config": ("JudgeConfig",),
+    "trl_rrtf.judging.isolation": ("Isolation",),
     "trl_rrtf.judging.judge": ("Judge",),
     "trl_rrtf.problems.loaders": ("load_problems",),
     "trl_rrtf.ranking": ("RankConfig", "rank_group"),
+    "trl_rrtf.rewards": ("UnitTestReward", "unit_test_reward"),
     "trl_rrtf.sampling.config": ("SamplingConfig",),
     "trl_rrtf.sampling.extraction": ("extract_program",),
     "trl_rrtf.training.collator": ("DataCollatorForRankedGroups",),

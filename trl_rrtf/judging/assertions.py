@@ -23,13 +23,14 @@ _TRUSTED_NAMES = {
 def record_assertions(code: str) -> ast.Module:
     """Wraps each assertion into `with _recorder:`, so that each counts and one that fails does not end the rest.
 
-    Assertions are `assert` statements and calls of methods or functions whose names begin with `assert`, also in loops and helper
-    functions. Those in a `try` that would catch their error stay as they are: there, a failure is part of the test.
+    Assertions are `assert` statements and calls of methods or functions whose names begin with `assert`, also in loops and
+    helper functions. Those in a `try` that would catch their error stay as they are: there, a failure is part of the test.
 
     Raises:
         SyntaxError: The text does not compile.
     """
-    tree = _Record().visit(parse_program(code))
+    tree = parse_program(code)
+    _Record().visit(tree)
     return ast.fix_missing_locations(tree)
 
 
@@ -42,15 +43,15 @@ def count_assertions(recorded: ast.Module) -> int:
 
 
 class _Record(ast.NodeTransformer):
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:  # noqa: N802 (the name that `ast` looks for)
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
         return _recorded(node)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:  # noqa: N802
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
         called = node.value.func if isinstance(node.value, ast.Call) else None
         name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
         return _recorded(node) if name.startswith("assert") else node
 
-    def visit_Try(self, node: ast.Try) -> ast.AST:  # noqa: N802
+    def visit_Try(self, node: ast.Try) -> ast.AST:
         parts = ["handlers", "orelse", "finalbody"]
         if not any(map(_catches_assertions, node.handlers)):
             parts.append("body")

@@ -6,6 +6,7 @@ Nothing here has to be trusted once the program runs: a program that takes over 
 from __future__ import annotations
 
 import contextlib
+import io
 import operator
 import os
 import socket
@@ -231,8 +232,10 @@ def _run_as_main(channel: Channel, program: str, setup_code: str, stdin: str) ->
         socket.send_fds(channel.socket, [b"o"], [target.fileno()])
         os.dup2(source.fileno(), 0)
         os.dup2(target.fileno(), 1)
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8", errors="surrogateescape")
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8", errors="surrogateescape"
+    )
     status = 0
     try:
         exec(compile(setup_code, "<setup>", "exec", dont_inherit=True), module.__dict__)

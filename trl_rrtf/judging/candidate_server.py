@@ -39,9 +39,7 @@ def main() -> None:
     """Runs until the judge closes the socket."""
     settings: dict[str, Any] = msgpack.unpackb(sys.stdin.buffer.read())
     containment = Containment()
-    scratch = containment.put_on(
-        settings["folder"], settings["scratch_bytes"], settings["without"], settings["bubblewrap"]
-    )
+    scratch = containment.put_on(settings["folder"], settings["scratch_bytes"], settings["without"], settings["bubblewrap"])
     environment = {"HOME": scratch, "TMPDIR": scratch, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
     for name in list(os.environ):
         if name not in ("PYTHONHASHSEED", "OPENBLAS_NUM_THREADS"):
@@ -134,7 +132,7 @@ class _Server:
             os._exit(1)
 
     def _wait_for_end(self, deadline: float) -> bytes | None:
-        """What the checker says when it needs the candidate no more (nothing if it is gone); None if the deadline comes first."""
+        """What the checker says at the end of the run (nothing if it is gone itself); None if the deadline comes first."""
         readable, _, _ = select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))
         return self._control.recv(1) if readable else None
 

@@ -342,9 +342,7 @@ class _Tests:
             return None, str(session.gone)
         return (PASSED if complete else FAILED), ""
 
-    def _name_candidate(
-        self, names: dict[str, Any], session: Session, defined: list[Any], exceptions: dict[Any, Any]
-    ) -> None:
+    def _name_candidate(self, names: dict[str, Any], session: Session, defined: list[Any], exceptions: dict[Any, Any]) -> None:
         """Puts stand-ins for what the tests expect of the candidate; the problem's own names are never replaced."""
         entry_point = self._problem["entry_point"]
         for name in self._expected.intersection(name for name in defined if type(name) is str):
@@ -354,9 +352,7 @@ class _Tests:
         if entry_point:
             names[entry_point] = session.function(entry_point)
 
-    def _run_test(
-        self, index: int, test: dict[str, Any], names: dict[str, Any], session: Session, recorder: _Recorder
-    ) -> None:
+    def _run_test(self, index: int, test: dict[str, Any], names: dict[str, Any], session: Session, recorder: _Recorder) -> None:
         whole = recorder if not test["assertions"] else contextlib.nullcontext()
         with whole:
             if test["kind"] == "call":

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from trl_rrtf.errors import ConfigError
 
-
 ISOLATION_PROPERTIES = {
     "memory": "no more memory than `memory_mb`, and none that no limit counts",
     "processes": "no process of its own",
@@ -86,7 +85,9 @@ class JudgeConfig:
                 raise ConfigError(f"`{name}`: expected a number above {lowest}, got {getattr(self, name)}")
         unknown = [name for name in self.required_isolation if name not in ISOLATION_PROPERTIES]
         if unknown:
-            raise ConfigError(f"`required_isolation`: expected some of {', '.join(ISOLATION_PROPERTIES)}, got {', '.join(unknown)}")
+            raise ConfigError(
+                f"`required_isolation`: expected some of {', '.join(ISOLATION_PROPERTIES)}, got {', '.join(unknown)}"
+            )
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"`num_workers`: expected at least 1, or nothing for one per core, got {self.num_workers}")
         if not 0 <= self.max_infrastructure_fraction <= 1:

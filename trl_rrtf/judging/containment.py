@@ -1,4 +1,4 @@
-"""The layers that a worker puts around itself and all that it forks. Each is tried; what is missing is reported with its reason.
+"""The layers that a worker puts around itself and all that it forks. Each is tried; one that is missing is reported, with why.
 
 Python has no calls for most of this, and no well-kept package covers namespaces, Landlock or capabilities, so the C library is
 called through `ctypes`: each function below is a handful of calls, named as in the manual pages. System call filters come from

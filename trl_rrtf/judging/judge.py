@@ -114,7 +114,7 @@ class Judge:
         Programs of one problem that follow each other are judged fastest: they share a checker.
 
         Args:
-            items: (problem, program) pairs. At most 16 per worker are read ahead of what was yielded, so a stream may be endless.
+            items: (problem, program) pairs. At most 16 per worker are read ahead of what was yielded, so it may be endless.
 
         Yields:
             One verdict per item, in order.

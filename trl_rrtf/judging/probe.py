@@ -5,12 +5,14 @@ Sent as text into a candidate's process, see `isolation.py`; never imported by t
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import os
 import socket
+from collections.abc import Callable
 
 
-def memory(folder, judge, memory_bytes, file_bytes):
+def memory(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """More memory than allowed, and memory that no limit counts."""
     try:
         mmap.mmap(-1, memory_bytes + 1)
@@ -20,7 +22,7 @@ def memory(folder, judge, memory_bytes, file_bytes):
     return not _works(lambda: os.close(os.memfd_create("probe")))
 
 
-def processes(folder, judge, memory_bytes, file_bytes):
+def processes(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """A process that outlives the candidate."""
     try:
         child = os.fork()
@@ -32,31 +34,31 @@ def processes(folder, judge, memory_bytes, file_bytes):
     return False
 
 
-def network(folder, judge, memory_bytes, file_bytes):
+def network(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """Datagrams to the loopback device, and an abstract socket of the process that judges."""
 
-    def datagram():
+    def datagram() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
             end.connect(("127.0.0.1", 9))
 
-    def abstract():
+    def abstract() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
             end.connect(f"\0trl-rrtf-probe-{judge}")
 
     return not _works(datagram) and not _works(abstract)
 
 
-def files(folder, judge, memory_bytes, file_bytes):
+def files(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """Writing where the user may write."""
 
-    def write():
+    def write() -> None:
         with open(os.path.join(folder, "written"), "w") as file:
             file.write("x")
 
     return not _works(write)
 
 
-def disk(folder, judge, memory_bytes, file_bytes):
+def disk(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """Filling the scratch folder without end."""
     try:
         for number in range(40):
@@ -67,34 +69,34 @@ def disk(folder, judge, memory_bytes, file_bytes):
     return False
 
 
-def secrets(folder, judge, memory_bytes, file_bytes):
+def secrets(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """The user's files, environment, and the memory of the process that judges."""
 
-    def read(path):
+    def read(path: str) -> None:
         with open(path, "rb") as file:
             file.read(1)
 
     paths = (os.path.join(folder, "secret"), f"/proc/{judge}/environ", f"/proc/{judge}/mem", f"/proc/{os.getppid()}/mem")
-    return "TRL_RRTF_PROBE" not in os.environ and not any(_works(lambda path=path: read(path)) for path in paths)
+    return "TRL_RRTF_PROBE" not in os.environ and not any(_works(functools.partial(read, path)) for path in paths)
 
 
-def signals(folder, judge, memory_bytes, file_bytes):
+def signals(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """Signals to the process that judges and to the one that forked this."""
-    return not any(_works(lambda target=target: os.kill(target, 0)) for target in (judge, os.getppid()))
+    return not any(_works(functools.partial(os.kill, target, 0)) for target in (judge, os.getppid()))
 
 
-def kernel(folder, judge, memory_bytes, file_bytes):
+def kernel(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
     """Tracing, new namespaces, another personality."""
     library = ctypes.CDLL(None)
     attach, new_user_namespace, no_randomisation = 16, 0x10000000, 0x0040000
-    return (
+    return bool(
         library.ptrace(attach, os.getppid(), 0, 0) != 0
         and library.unshare(new_user_namespace) != 0
         and library.personality(no_randomisation) == -1
     )
 
 
-def _works(act):
+def _works(act: Callable[[], object]) -> bool:
     with contextlib.suppress(OSError, ValueError):
         act()
         return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from trl_rrtf.judging.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.values import (
@@ -22,7 +22,6 @@ from trl_rrtf.judging.values import (
     make_exception,
     nearest_builtin,
 )
-
 
 TEST_MODULE = "tests_of_the_problem"
 """`__name__` of the module in which setup and test code run."""
@@ -102,7 +101,7 @@ class Session(Codec):
         except ChannelClosedError as error:
             self._lose(str(error))
 
-    def _lose(self, reason: str) -> Any:
+    def _lose(self, reason: str) -> NoReturn:
         self.gone = CandidateGoneError(reason)
         raise self.gone
 
@@ -215,6 +214,7 @@ class Remote:
         return self._session.operate(operation, self._target, *arguments, **keywords)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the candidate's function or class."""
         return self._operate("call", *arguments, **keywords)
 
     def __getattr__(self, name: str) -> Any:
@@ -371,4 +371,3 @@ def _merged(before: Any, after: Any) -> Any:
         copy_into(before, after)
         return before
     return after
-

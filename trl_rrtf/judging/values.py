@@ -173,7 +173,7 @@ class _Packing:
             self._depth -= 1
 
     def _extension(self, value: Any) -> tuple[int, bytes]:
-        kind = type(value)
+        kind: type = type(value)
         if kind is tuple:
             return _TUPLE, self.plain(list(value))
         if kind is set or kind is frozenset:

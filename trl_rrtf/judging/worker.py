@@ -1,4 +1,4 @@
-"""A pair of workers: a checker, and the candidate servers whose processes it tests. Started fresh, never forked from the user's."""
+"""A checker and the candidate servers whose processes it tests. Started fresh, never forked from the user's process."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class TransformersSampler:
         )
         stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
         output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
-        # Many tokenizers of transformers 4 clean spaces up by default, which is for prose: it turns `' '` into `''` in a program.
+        # Many tokenizers of transformers 4 clean spaces up by default, which is for prose: it makes `' '` of a program `''`.
         texts = self.tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
