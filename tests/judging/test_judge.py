@@ -1,7 +1,9 @@
-"""Verdicts of real programs in real processes; one adversarial test for each line of what the judge covers."""
+"""Verdicts of real programs in real processes. What the judge keeps programs from is in `test_covered.py`."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 import pytest
@@ -128,94 +130,6 @@ def test_stop_at_first_failure():
         assert judge.judge(INCREMENT, "def f(x):\n    return x + 1\n").outcome is Outcome.PASSED
 
 
-# --- What is covered ----------------------------------------------------------------------------------------------------
-
-
-def test_covered_time(judge):
-    started = time.monotonic()
-    verdict = judge.judge(INCREMENT, "def f(x):\n    while True: pass\n")
-    assert (verdict.outcome, verdict.detail) == (Outcome.RUNTIME_ERROR, "time limit of 3 s")
-    assert time.monotonic() - started < 6
-
-
-def test_covered_descendants_are_killed(judge, tmp_path):
-    mark = tmp_path / "mark"
-    program = (
-        f"import os, time\nif os.fork() == 0:\n    time.sleep(1)\n    open({str(mark)!r}, 'w')\ndef f(x):\n    return x + 1\n"
-    )
-    assert judge.judge(INCREMENT, program).outcome is Outcome.PASSED
-    time.sleep(1.5)
-    assert not mark.exists()
-
-
-def test_covered_memory(judge):
-    verdict = judge.judge(INCREMENT, "x = bytearray(10 ** 11)\n")
-    assert verdict.outcome is Outcome.RUNTIME_ERROR
-    assert "MemoryError" in verdict.detail
-
-
-def test_covered_disk(judge, tmp_path):
-    program = "f = open('big', 'wb')\nfor _ in range(100):\n    f.write(b'x' * 100_000)\n    f.flush()\n"
-    verdict = judge.judge(INCREMENT, program)
-    assert verdict.outcome is Outcome.RUNTIME_ERROR
-    assert "OSError" in verdict.detail or "output limit" in verdict.detail
-
-
-def test_covered_scratch_is_removed(judge, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    problem = asserts(f"assert f().startswith({str(tmp_path)!r})")
-    program = "import os\nopen('here', 'w').close()\ndef f():\n    return os.getcwd()\n"
-    assert judge.judge(problem, program).outcome is Outcome.PASSED
-    assert not list(tmp_path.iterdir())
-
-
-def test_covered_secrets(judge, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    problem = asserts("assert 'HF_TOKEN' not in f()", "assert f()['HOME'].endswith('work')")
-    assert judge.judge(problem, "import os\ndef f():\n    return dict(os.environ)\n").outcome is Outcome.PASSED
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        "import sys; sys.exit(0)",
-        "import os; os._exit(0)",
-        "raise SystemExit(0)",
-        "quit()",
-        "def f(x):\n    import sys; sys.exit(0)",
-        "def f(x):\n    import os; os._exit(0)",
-        "def f(x):\n    raise KeyboardInterrupt",
-        "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x):\n    return 7",
-        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
-        "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(x):\n    return f(x)",
-    ],
-)
-def test_covered_early_exits_never_pass(judge, program):
-    verdict = judge.judge(INCREMENT, program)
-    assert verdict.outcome in (Outcome.RUNTIME_ERROR, Outcome.FAILED)
-    assert verdict.passed == 0
-
-
-def test_covered_success_marks_on_any_descriptor(judge):
-    program = """
-import os
-for fd in range(30):
-    try:
-        os.write(fd, b'{"kind": "pass", "token": ""}\\n{"kind": "end"}\\npassed\\nOK\\n' * 5)
-    except OSError:
-        pass
-os._exit(0)
-"""
-    assert judge.judge(INCREMENT, program).outcome is Outcome.RUNTIME_ERROR
-
-
-def test_covered_output(judge):
-    verdict = judge.judge(INCREMENT, "def f(x):\n    print('x' * 10)\n    return x + 1\n")
-    assert verdict.outcome is Outcome.PASSED
-    flood = judge.judge(INCREMENT, "while True:\n    print('x' * 100_000)\n")
-    assert flood.outcome is Outcome.RUNTIME_ERROR
-
-
 # --- Many programs ------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +151,7 @@ def test_order_is_kept_and_the_stream_is_read_only_a_little_ahead(judge):
         outcomes.append(verdict.outcome)
         ahead.append(len(taken) - number)
     assert outcomes == [Outcome.PASSED if i % 2 else Outcome.FAILED for i in range(40)]
-    assert max(ahead) <= 4
+    assert max(ahead) <= 2 * 16
 
 
 def test_no_process_is_left_after_an_early_end():
@@ -248,7 +162,7 @@ def test_no_process_is_left_after_an_early_end():
         assert next(stream).outcome is Outcome.PASSED
         started = time.monotonic()
     assert time.monotonic() - started < 5
-    assert not judge._running
+    assert not [number for worker in judge._workers for number in worker.process_ids()]
 
 
 def test_a_problem_that_cannot_be_judged_is_an_error_never_a_pass(judge):
@@ -261,14 +175,95 @@ def test_a_problem_that_cannot_be_judged_is_an_error_never_a_pass(judge):
 
 
 def test_a_failure_of_the_judge_is_no_verdict_on_the_candidate(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/no/such/python")
     with Judge(JudgeConfig(num_workers=1, retries=1)) as judge:
-        monkeypatch.setattr("sys.executable", "/no/such/python")
         verdict = judge.judge(INCREMENT, "def f(x):\n    return x + 1\n")
     assert verdict.outcome is Outcome.INFRASTRUCTURE
     assert "FileNotFoundError" in verdict.detail
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"memory_mb": 1}, {"num_workers": 0}, {"max_infrastructure_fraction": 2}])
+def test_kill_9_of_any_worker_loses_no_verdict(judge):
+    """Checkers, candidate servers and the shells around them are killed while programs run."""
+    psutil = pytest.importorskip("psutil")
+    ended, killed = threading.Event(), 0
+
+    def kill():
+        nonlocal killed
+        while not ended.wait(0.2):
+            processes = [psutil.Process(number) for worker in judge._workers for number in worker.process_ids()]
+            processes += [child for process in processes for child in process.children(recursive=True)]
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                processes[killed % len(processes)].kill()
+                killed += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    program = "import time\ntime.sleep(0.02)\ndef f(x):\n    return x + 1\n"
+    try:
+        verdicts = list(judge.judge_many((INCREMENT, program) for _ in range(150)))
+    finally:
+        ended.set()
+        killer.join()
+    assert killed > 3
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASSED] * 150
+
+
+def test_a_problem_whose_own_code_fails_is_no_verdict_on_the_candidate(judge):
+    problem = asserts("assert f(1) == 2", setup_code="import no_such_module")
+    verdict = judge.judge(problem, "def f(x):\n    return x + 1\n")
+    assert verdict.outcome is Outcome.INFRASTRUCTURE
+    assert "ModuleNotFoundError" in verdict.detail
+
+
+def test_the_same_program_gets_the_same_verdict(judge):
+    program = """
+import random
+ORDER = list({str(i) for i in range(50)})
+def f(x):
+    return (random.random(), ORDER[0], hash("a"))
+"""
+    seen = asserts("assert print(f(0)) is None", "assert f(0)[0] > 1")
+    assert judge.judge(seen, program).passed == 1
+    with Judge(JudgeConfig(num_workers=1)) as other:
+        for which in (judge, other):
+            first = asserts("import random\nrandom.seed(0)\nassert f(0)[0] == random.random()", "assert f(0)[2] == hash('a')")
+            assert which.judge(first, program).outcome is Outcome.PASSED
+
+
+def test_flaky_programs_are_found_by_a_second_run():
+    flaky = "import os\nodd = os.urandom(1)[0] % 2\ndef f(x):\n    return x + 1 if odd else x\n"
+    with Judge(JudgeConfig(num_workers=1, second_run=True)) as judge:
+        verdicts = [judge.judge(asserts("assert f(1) == 2"), flaky) for _ in range(20)]
+        assert judge.judge(INCREMENT, "def f(x):\n    return x + 1\n").detail == ""
+    found = [verdict for verdict in verdicts if verdict.detail.startswith("flaky (passed in another run)")]
+    assert found
+    assert {verdict.outcome for verdict in found} == {Outcome.FAILED}
+
+
+def test_a_time_out_of_a_starved_process_is_run_again_alone(judge, monkeypatch):
+    calls = []
+
+    def judged(problem, program):
+        calls.append(judge._machine._running)
+        late = len(calls) == 1
+        return {"outcome": 1 if late else 4, "passed": 0, "total": 1, "seconds": 3.0, "detail": "", "starved": late}
+
+    for worker in judge._workers:
+        monkeypatch.setattr(worker, "judge", judged)
+    assert judge.judge(INCREMENT, "x").outcome is Outcome.PASSED
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"required_isolation": ["magic"]},
+        {"timeout": 0},
+        {"memory_mb": 1},
+        {"num_workers": 0},
+        {"max_infrastructure_fraction": 2},
+    ],
+)
 def test_settings_out_of_range_are_named(options):
     with pytest.raises(ConfigError, match=f"`{next(iter(options))}`: expected"):
         JudgeConfig(**options)

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from trl_rrtf import JudgeConfig, JudgedGroup, JudgeError, Outcome, RowError
+from trl_rrtf import Isolation, Judge, JudgeConfig, JudgedGroup, JudgeError, Outcome, RowError
 from trl_rrtf.judging.config import JudgeArguments
 from trl_rrtf.judging.stage import run_judge
+from trl_rrtf.judging.worker import Worker, WorkerDiedError
 from trl_rrtf.row_files import read_rows
 
 
@@ -62,10 +63,33 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_alone(tmp_path):
 
 def test_a_broken_judge_stops_the_run_and_keeps_what_is_judged(tmp_path, monkeypatch):
     write_candidates(tmp_path / "c.jsonl", 10)
-    monkeypatch.setattr("sys.executable", "/no/such/python")
-    with pytest.raises(JudgeError, match=r"24 of 24 candidates could not be judged|20 of 20"):
-        run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(retries=0))
+    calls = []
+
+    def breaks(worker, problem, program):
+        calls.append(program)
+        if len(calls) > 15:
+            raise WorkerDiedError("it broke")
+        return {"outcome": 4, "passed": 2, "total": 2, "seconds": 0.0, "detail": "", "starved": False}
+
+    monkeypatch.setattr(Judge, "isolation", lambda judge: Isolation({}, {}))
+    monkeypatch.setattr(Worker, "judge", breaks)
+    with pytest.raises(JudgeError, match=r"\d of 2\d candidates could not be judged.*it broke"):
+        run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(retries=0, num_workers=1))
     assert not (tmp_path / "j.jsonl").exists()
+    assert (tmp_path / "j.jsonl.partial").exists()
+
+
+def test_a_judge_that_does_not_start_is_told_before_any_program_runs(tmp_path, monkeypatch):
+    write_candidates(tmp_path / "c.jsonl", 10)
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    with pytest.raises(JudgeError, match="the judge's workers do not start: FileNotFoundError"):
+        run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(retries=0))
+
+
+def test_the_summary_names_the_isolation(tmp_path):
+    write_candidates(tmp_path / "c.jsonl", 1)
+    summary = run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(num_workers=1))
+    assert "network" in summary["isolation"]
 
 
 def test_a_bad_row_is_named_before_any_program_runs(tmp_path):

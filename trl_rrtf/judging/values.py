@@ -187,8 +187,9 @@ class _Packing:
         if kind.__module__ == "numpy" and (array := _numpy_parts(value)) is not None:
             return _NUMPY, _pack(array)
         if isinstance(value, type):
-            if getattr(builtins, value.__name__, None) is value:
-                return _BUILTIN, value.__name__.encode()
+            name = str(value.__name__)
+            if getattr(builtins, name, None) is value:
+                return _BUILTIN, name.encode()
         elif isinstance(value, BaseException):
             return _EXCEPTION, _pack(list(self._codec.pack_exception(value)))
         elif self._codec.shared_class(kind.__name__) is kind:

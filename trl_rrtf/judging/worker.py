@@ -147,11 +147,13 @@ class Worker:
             "descriptor": checkers.fileno(),
             "runners": [checker.fileno() for checker, _ in pairs],
         }
-        checkers_ends = [checkers, *(checker for checker, _ in pairs)]
-        self._spawn("checker", settings, checkers_ends)
-        for end in checkers_ends:
-            end.close()
         self._control = Channel(ours)
+        checkers_ends = [checkers, *(checker for checker, _ in pairs)]
+        try:
+            self._spawn("checker", settings, checkers_ends)
+        finally:
+            for end in checkers_ends:
+                end.close()
         self._start_candidate_server(0)
 
     def stop(self) -> None:
