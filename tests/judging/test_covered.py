@@ -216,6 +216,13 @@ def test_what_a_program_returns_is_bounded(judge):
     assert passed(judge, asserts("assert len(f(1)) == 10 ** 6"), "def f(x):\n    return list(range(10 ** 6))\n")
 
 
+def test_any_text_of_an_exception_fits_into_a_file(judge):
+    program = "class Odd(Exception): pass\nOdd.__name__ = 'N' * 10 ** 7\ndef f(x):\n    raise Odd('\\ud800' * 10 ** 6)\n"
+    verdict = judge.judge(INCREMENT, program)
+    assert verdict.outcome is Outcome.RUNTIME_ERROR
+    assert len(verdict.detail.encode("utf-8")) < 5000
+
+
 def test_a_result_that_cannot_cross_is_a_clear_verdict(judge):
     program = "def f(x):\n    y = []\n    y.append(y)\n    return y\n"
     problem = asserts("try:\n    assert f(1) == 2\nexcept Exception:\n    pass")

@@ -34,6 +34,7 @@ RECORDER = "_recorder"
 COMPILE_ERROR, RUNTIME_ERROR, FAILED, PARTIAL, PASSED = range(5)
 """Outcomes, as in [`Outcome`][trl_rrtf.Outcome], whose module would make every fork slower."""
 
+_LONGEST_DETAIL = 400
 _STARVED_FRACTION = 0.25
 """A time-out of which so much was spent waiting for a processor says nothing about the candidate."""
 
@@ -226,7 +227,7 @@ def _describe(error: BaseException) -> str:
     text = str(error)[:300]
     line = getattr(error, "_line", None)
     name = type(error).__name__
-    return f"{name}{': ' if text else ''}{text}{'' if line is None else f', line {line}'}"
+    return f"{name}{': ' if text else ''}{text}{'' if line is None else f', line {line}'}"[:_LONGEST_DETAIL]
 
 
 class _Tests:
@@ -317,7 +318,7 @@ class _Tests:
             return None, str(error)
         if answer in ("compile error", "import error"):
             kind = COMPILE_ERROR if answer == "compile error" else RUNTIME_ERROR
-            return kind, str(content)[:400]
+            return kind, str(content)[:_LONGEST_DETAIL]
         if answer != "loaded" or type(content) is not list or not exceptions or type(exceptions[0]) is not dict:
             return None, "a malformed answer"
         names = self._namespace()
@@ -386,9 +387,9 @@ class _Tests:
             else:
                 runner.stop()
             if answer == "compile error":
-                return {**verdict, "outcome": COMPILE_ERROR, "detail": str(content[0])[:400]}
+                return {**verdict, "outcome": COMPILE_ERROR, "detail": str(content[0])[:_LONGEST_DETAIL]}
             if answer == "raised":
-                return {**verdict, "detail": self._with_limit(str(content[0])[:400])}
+                return {**verdict, "detail": self._with_limit(str(content[0])[:_LONGEST_DETAIL])}
             text = os.pread(output, self._settings["file_bytes"], 0).decode("utf-8", "replace")
         finally:
             channel.close()

@@ -39,7 +39,7 @@ class JudgeConfig:
     """Limits of a candidate's process, and when a run of the judge stops.
 
     Attributes:
-        timeout: Wall-clock seconds for all tests of a program.
+        timeout: Wall-clock seconds for all tests of a program's functions, and for each run of a whole program (`stdio`).
         memory_mb: Address space of the program, in MiB.
         max_output_bytes: Largest file (and standard output) that the program may write, in bytes.
         num_workers: Programs that run side by side, or None for one per usable core.
@@ -54,7 +54,10 @@ class JudgeConfig:
         ConfigError: A value is out of range.
     """
 
-    timeout: float = field(default=5.0, metadata={"help": "Wall-clock seconds for all tests of a program."})
+    timeout: float = field(
+        default=5.0,
+        metadata={"help": "Wall-clock seconds for all tests of a program's functions, or for each run of a whole program."},
+    )
     memory_mb: int = field(default=1024, metadata={"help": "Address space of a program, in MiB."})
     max_output_bytes: int = field(default=1_000_000, metadata={"help": "Largest file that a program may write, in bytes."})
     num_workers: int | None = field(default=None, metadata={"help": "Programs side by side; by default one per usable core."})

@@ -27,8 +27,8 @@ is trusted and runs with the rights of the user.
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -37,13 +37,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from trl_rrtf.errors import JudgeError
 from trl_rrtf.groups import Outcome, Problem, Verdict
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import Isolation, probe_isolation
 from trl_rrtf.judging.preparation import PreparedProblem, prepare
 from trl_rrtf.judging.worker import CandidateKilledError, CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
-
-_logger = logging.getLogger(__name__)
 
 _READ_AHEAD = 16
 """Programs per worker that are taken from a stream before the first verdict is given back."""
@@ -68,13 +67,15 @@ class Judge:
         config: Limits; by default `JudgeConfig()`.
 
     Raises:
-        JudgeError: The system lacks what `required_isolation` names.
+        JudgeError: The system is not Linux, or lacks what `required_isolation` names.
     """
 
     without_layers: tuple[str, ...] = ()
     """Layers of the containment to leave out, for tests of what the others do."""
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
+        if sys.platform != "linux":
+            raise JudgeError(f"the judge needs Linux, got {sys.platform}; run it in a container or on another machine")
         self.config = config or JudgeConfig()
         self._isolation: Isolation | None = None
         if self.config.required_isolation:
@@ -147,10 +148,6 @@ class Judge:
         """
         if self._isolation is None:
             self._isolation = probe_isolation(self.config, self.without_layers)
-            if self._isolation.missing():
-                _logger.warning(
-                    "candidates are not kept from everything on this system (%s): see `trl-rrtf env`", self._isolation.summary()
-                )
         return self._isolation
 
     def close(self) -> None:
@@ -290,8 +287,15 @@ class _Turn:
 
 
 def _as_verdict(found: dict[str, Any]) -> Verdict:
-    values = {name: found[name] for name in ("passed", "total", "seconds", "detail")}
-    return Verdict(outcome=Outcome(found["outcome"]), **values)
+    # What a program raised may hold text that no file takes.
+    detail = str(found["detail"]).encode("utf-8", "backslashreplace").decode("utf-8")
+    return Verdict(
+        outcome=Outcome(found["outcome"]),
+        passed=found["passed"],
+        total=found["total"],
+        seconds=found["seconds"],
+        detail=detail,
+    )
 
 
 def _failure(reason: str) -> Verdict:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import re
 import select
@@ -23,6 +25,8 @@ from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.containment import DEVICES, readable_paths
 from trl_rrtf.judging.preparation import PreparedProblem
 from trl_rrtf.judging.system_call_filter import SystemCallFilters, system_call_filters
+
+_logger = logging.getLogger(__name__)
 
 _PACKAGE_FOLDER = str(Path(__file__).parents[2])
 _START = "import sys; sys.path.append({folder!r}); from trl_rrtf.judging.{module} import main; main()"
@@ -209,6 +213,7 @@ class Worker:
         if not isinstance(filters, SystemCallFilters):
             layers["seccomp"] = f"missing ({filters})"
         self.layers = layers
+        _warn_of(tuple(f"{name}: {state}" for name, state in layers.items() if state.startswith("missing")))
         self._server_ends[index] = None
         end.close()
 
@@ -265,6 +270,13 @@ class Worker:
 
 class CannotJudgeError(Exception):
     """The problem's own code fails, so no candidate can be judged by it."""
+
+
+@functools.cache
+def _warn_of(missing: tuple[str, ...]) -> None:
+    """Says once what the system lacks."""
+    if missing:
+        _logger.warning("the judge contains programs less than it could: %s; see `trl-rrtf env`", "; ".join(missing))
 
 
 def _finish(process: subprocess.Popen[bytes]) -> None:
