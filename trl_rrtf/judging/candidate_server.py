@@ -30,7 +30,7 @@ RUN, STOP, LOST = b"r", b"s", b"l"
 """What the checker says: run a candidate (with a socket), end it, find out why it ended. Each run gets one `STOP` or `LOST`."""
 
 _MOST_THREADS = 64
-_LAST_DESCRIPTOR = 64
+_CONNECTION, _LAST_DESCRIPTOR = 3, 64
 _DYING_SECONDS = 0.2
 """How long a process that has closed its socket may take to end by itself."""
 
@@ -78,56 +78,68 @@ class _Server:
         """Runs candidates until the judge is gone."""
         answers = Channel(self._control)
         while True:
-            message, descriptors, *_ = socket.recv_fds(self._control, 1, 1)
-            if not message:
-                return
-            if message != RUN:  # an end that came after the deadline had ended its run
-                continue
-            report = self._run(descriptors[0])
+            # Forked before it is needed: it gets ready while the checker and the judge finish with the last one.
+            process, start = self._fork()
+            message = b""
+            while message != RUN:  # an end may still come after the deadline has ended its run
+                message, descriptors, *_ = socket.recv_fds(self._control, 1, 1)
+                if not message:
+                    return
+            with start, contextlib.suppress(BrokenPipeError):  # it died; the checker will find its socket closed
+                socket.send_fds(start, [RUN], descriptors)
+            os.close(descriptors[0])
+            report = self._run(process)
             with contextlib.suppress(ChannelClosedError):
                 answers.send("ended", *report)
 
-    def _run(self, descriptor: int) -> tuple[int, bool, float, float]:
-        """Wait status (or -1 if it had to be killed), whether the deadline came, processor seconds, seconds spent waiting."""
+    def _fork(self) -> tuple[int, socket.socket]:
+        """Forks the next candidate's process; returns it and the socket over which it gets its connection to the checker."""
         self._runs += 1
-        folder = f"{self._scratch}/{self._runs}"
-        os.mkdir(folder)
-        started = time.monotonic()
+        os.mkdir(self._folder())
+        ours, theirs = socket.socketpair()
         process = os.fork()
         if process == 0:
-            self._become_candidate(descriptor, folder)
-        os.close(descriptor)
-        timeout: float = self._settings["timeout"]
-        message = self._wait_for_end(started + timeout)
+            self._become_candidate(theirs)
+        theirs.close()
+        return process, ours
+
+    def _folder(self) -> str:
+        return f"{self._scratch}/{self._runs}"
+
+    def _run(self, process: int) -> tuple[int, bool, float, float]:
+        """Wait status (or -1 if it had to be killed), whether the deadline came, processor seconds, seconds spent waiting."""
+        message = self._wait_for_end(time.monotonic() + self._settings["timeout"])
         timed_out = message is None
         waited = _seconds_without_processor(process) if timed_out else 0.0
         ended = message == LOST and self._ended_by_itself(process)
         self._kill(process)
         _, status, usage = os.wait4(process, 0)
         self._reap()
-        self._clean_up(folder)
+        self._clean_up()
         return status if ended else -1, timed_out, usage.ru_utime + usage.ru_stime, waited
 
-    def _clean_up(self, folder: str) -> None:
+    def _clean_up(self) -> None:
         with contextlib.suppress(OSError):
-            os.rmdir(folder)  # most programs leave nothing
+            os.rmdir(self._folder())  # most programs leave nothing
         if os.listdir(self._scratch):
             clear(self._scratch)
 
-    def _become_candidate(self, descriptor: int, folder: str) -> None:
+    def _become_candidate(self, start: socket.socket) -> None:
+        """Contains this process, waits for its connection, and runs the candidate that comes over it."""
         try:
             os.setsid()
             end_with_parent()
-            if descriptor != 3:
-                os.dup2(descriptor, 3)
-            os.closerange(4, _LAST_DESCRIPTOR)
-            os.chdir(folder)
-            os.environ["HOME"] = os.environ["TMPDIR"] = folder
+            self._control.close()
+            os.chdir(self._folder())
+            os.environ["HOME"] = os.environ["TMPDIR"] = self._folder()
             settings = self._settings
             limit_process(settings["memory_bytes"], settings["file_bytes"], math.ceil(settings["timeout"]) + 1, self._threads)
             if self._filter:
                 self._filter.put_on()
-            candidate.run(socket.socket(fileno=3))
+            _, (descriptor,), *_ = socket.recv_fds(start, 1, 1)
+            os.dup2(descriptor, _CONNECTION)
+            os.closerange(_CONNECTION + 1, _LAST_DESCRIPTOR)
+            candidate.run(socket.socket(fileno=_CONNECTION))
         finally:
             os._exit(1)
 
