@@ -72,7 +72,7 @@ STAGES = {
 
 _OTHER_COMMANDS = {
     "run": "all stages from one YAML file, resumable",
-    "env": "versions and devices, for bug reports",
+    "env": "versions, devices and isolation layers, for bug reports",
 }
 
 
