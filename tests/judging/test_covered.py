@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -436,6 +438,21 @@ def test_every_way_to_contain_gives_the_same_verdicts():
             assert judge.judge(INCREMENT, RIGHT).outcome is Outcome.PASSED, without
             assert judge.judge(INCREMENT, "import numpy\n" + RIGHT).outcome is Outcome.PASSED, without
             assert judge.judge(INCREMENT, "def f(x): return 2").passed == 1
+
+
+def test_an_interpreter_that_lies_in_tmp_is_contained_too(isolation, tmp_path):
+    """A candidate's scratch folder must not cover it, nor it the scratch folder."""
+    if not isolation.layers["file view"].startswith("on"):
+        pytest.skip(f"this system makes no file view: {isolation.layers}")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
+    (packages,) = tmp_path.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text("\n".join(path for path in sys.path if path) + "\n")
+    code = (
+        "from trl_rrtf.judging.isolation import probe_isolation; from trl_rrtf import JudgeConfig; "
+        "found = probe_isolation(JudgeConfig()); print(found.layers['file view'], found.missing())"
+    )
+    done = subprocess.run([str(tmp_path / "bin" / "python"), "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{isolation.layers['file view']} {isolation.missing()}\n"
 
 
 def test_memory_of_the_judge_stays_flat(judge):

@@ -20,6 +20,9 @@ from typing import Any
 LAYERS = ("user", "namespaces", "file view", "landlock", "capabilities", "seccomp")
 """In the order in which they are put on. Process limits, a session and a deadline of its own are always there."""
 
+SCRATCH = "/scratch"
+"""The scratch folder in a file view of its own."""
+
 NOBODY = 65534
 """User and group that a worker of root becomes."""
 
@@ -130,13 +133,12 @@ def readable_paths() -> list[str]:
     return kept
 
 
-def view_files(base: str, scratch: str, scratch_bytes: int) -> None:
+def view_files(base: str, scratch_bytes: int) -> None:
     """Makes a file system of its own: what Python needs, read-only, and a scratch folder in memory with a quota.
 
     Args:
         base: An empty folder of the host to build it on.
-        scratch: Path of the scratch folder in the new view.
-        scratch_bytes: Its size.
+        scratch_bytes: Size of the scratch folder, `SCRATCH`.
 
     Raises:
         MissingLayerError: The system refuses.
@@ -146,7 +148,8 @@ def view_files(base: str, scratch: str, scratch_bytes: int) -> None:
         raise MissingLayerError(f"no known call number for {machine}")
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", base, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=0755")
-    for path in readable_paths():
+    paths = readable_paths()
+    for path in paths:
         _show(path, base + path)
     for package in (path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")):
         for answers in (f"{base}{os.path.realpath(package)}/{name}" for name in _ANSWERS):
@@ -156,9 +159,11 @@ def view_files(base: str, scratch: str, scratch_bytes: int) -> None:
         _bind(device, base + device)
     os.makedirs(f"{base}/proc")
     _mount("proc", f"{base}/proc", "proc", _MS_NOSUID | _MS_NODEV)
-    os.makedirs(base + scratch)
+    os.mkdir(base + SCRATCH)
+    if not any(path.startswith("/tmp/") for path in paths):  # else Python lies there
+        os.symlink(SCRATCH, f"{base}/tmp")
     size = f"size={scratch_bytes},nr_inodes=4096,mode=0700"
-    _mount("tmpfs", base + scratch, "tmpfs", _MS_NOSUID | _MS_NODEV, size)
+    _mount("tmpfs", base + SCRATCH, "tmpfs", _MS_NOSUID | _MS_NODEV, size)
     os.chdir(base)
     _system_call("pivot_root", _PIVOT_ROOT[machine], b".", b".")
     _call(_C.umount2, b".", _MNT_DETACH)
@@ -343,7 +348,7 @@ class Containment:
         self._without = set(without)
         root = os.geteuid() == 0
         if bubblewrap:
-            scratch = "/tmp"
+            scratch = SCRATCH
             self.layers["namespaces"] = self.layers["file view"] = "on (bubblewrap)"
         else:
             scratch = self._enter_view(base, scratch_bytes)
@@ -364,8 +369,8 @@ class Containment:
         self._try("namespaces", enter_namespaces)
         if self.has("namespaces"):
             os.mkdir(f"{base}/view")
-            if self._try("file view", view_files, f"{base}/view", "/tmp", scratch_bytes):
-                scratch = "/tmp"
+            if self._try("file view", view_files, f"{base}/view", scratch_bytes):
+                scratch = SCRATCH
         else:
             self.layers["file view"] = "missing (needs namespaces)"
         return scratch

@@ -22,7 +22,7 @@ import msgpack
 
 from trl_rrtf.judging.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.config import JudgeConfig
-from trl_rrtf.judging.containment import DEVICES, readable_paths
+from trl_rrtf.judging.containment import DEVICES, SCRATCH, readable_paths
 from trl_rrtf.judging.preparation import PreparedProblem
 from trl_rrtf.judging.system_call_filter import SystemCallFilters, system_call_filters
 
@@ -296,7 +296,9 @@ def _bubblewrap(scratch_bytes: int) -> list[str]:
     readable = [*readable_paths(), os.path.join(_PACKAGE_FOLDER, "trl_rrtf")]
     shown = [part for path in readable for part in _shown_by_bubblewrap(path)]
     devices = [part for device in DEVICES for part in ("--dev-bind", device, device)]
-    scratch = ["--size", str(scratch_bytes), "--tmpfs", "/tmp", "--chmod", "1777", "/tmp"]
+    scratch = ["--size", str(scratch_bytes), "--tmpfs", SCRATCH, "--chmod", "1777", SCRATCH]
+    if not any(path.startswith("/tmp/") for path in readable):  # else Python lies there
+        scratch += ["--symlink", SCRATCH, "/tmp"]
     options = ["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--chdir", "/"]
     return [program, *options, *scratch, *shown, *devices, "--"]
 
