@@ -14,6 +14,7 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_rrtf import ConfigError, DataCollatorForRankedGroups, LoadError, RowError, RRTFConfig, RRTFTrainer
+from trl_rrtf.training.metrics import STATISTICS
 
 
 def make_trainer(model, output_dir, rows, eval_rows=None, **options):
@@ -79,15 +80,22 @@ def test_a_groups_loss_does_not_depend_on_company_padding_or_order(tiny_model_di
     trainer = make_trainer(tiny_model_dir, tmp_path, ranked_rows)
     trainer.model.eval()
 
-    def first_loss(rows, pad_to_multiple_of=None):
+    def first_loss(rows, **layout):
         prepared = trainer.prepare_groups(Dataset.from_list(rows), trainer.processing_class, trainer.args, "test")
-        batch = DataCollatorForRankedGroups(pad_token_id=0, pad_to_multiple_of=pad_to_multiple_of)(list(prepared))
+        batch = DataCollatorForRankedGroups(pad_token_id=0, **layout)(list(prepared))
+        trainer._eval_statistics = []
         with torch.no_grad():
-            return trainer._group_losses(trainer.model, batch)[1][0].item()
+            trainer.compute_loss(trainer.model, batch)
+        return trainer._eval_statistics[0][0, 1 + STATISTICS.index("loss")].item()
 
     alone = first_loss([row])
     assert first_loss([row, *ranked_rows[4:9]]) == pytest.approx(alone, abs=1e-5)
     assert first_loss([row], pad_to_multiple_of=128) == pytest.approx(alone, abs=1e-5)
+    company = [row, *ranked_rows[4:9]]
+    assert first_loss(company, prefix_sharing=True) == pytest.approx(alone, abs=1e-5)
+    assert first_loss(company, prefix_sharing=True, row_token_budget=200) == pytest.approx(alone, abs=1e-5)
+    assert first_loss(company, prefix_sharing=True, max_tokens_per_forward=60) == pytest.approx(alone, abs=1e-5)
+    assert first_loss(company, max_tokens_per_forward=100) == pytest.approx(alone, abs=1e-5)
     assert first_loss([shuffled]) == pytest.approx(alone, abs=1e-5)
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trl_rrtf.training.losses import sum_by_group
+from trl_rrtf.training.losses.pairs import is_best, sum_by_group
+from trl_rrtf.training.objective import GroupLosses
 
 STATISTICS = (
     "groups",
     "loss",
     "rank_loss",
     "sft_loss",
+    "penalty",
     "pairs",
     "correct_pairs",
     "pair_margin",
@@ -29,50 +31,33 @@ STATISTICS = (
 """Columns of a group's statistics; each is a sum that may be added to another group's."""
 
 
-def group_statistics(
-    *,
-    loss: Tensor,
-    rank_loss: Tensor,
-    sft_loss: Tensor,
-    logps: Tensor,
-    scores: Tensor,
-    lengths: Tensor,
-    group_ids: Tensor,
-    pairs: Tensor,
-    num_dropped: Tensor,
-) -> Tensor:
+def group_statistics(losses: GroupLosses, lengths: Tensor, group_ids: Tensor, num_dropped: Tensor) -> Tensor:
     """Statistics of each group, without gradient.
 
     Args:
-        loss: (G,) weighted loss.
-        rank_loss: (G,) ranking term.
-        sft_loss: (G,) fine-tuning term.
-        logps: (R,) mean log-probability, nats per token.
-        scores: (R,)
+        losses: Of G groups with R candidates.
         lengths: (R,) completion tokens.
         group_ids: (R,)
-        pairs: (R, R) bool.
         num_dropped: (G,) candidates that were too long.
 
     Returns:
         (G, len(STATISTICS)) float32, columns as in `STATISTICS`.
     """
-    num_groups = len(loss)
-    logps = logps.detach().float()
+    num_groups = len(losses.total)
+    logps, pairs = losses.logps.detach().float(), losses.pairs
 
     def by_group(values: Tensor) -> Tensor:
         return sum_by_group(values.to(torch.float32), group_ids, num_groups)
 
     margins = logps[:, None] - logps[None, :]
     num_pairs = by_group(pairs.sum(dim=1))
-    same_group = group_ids[:, None] == group_ids[None, :]
-    best = ~(same_group & (scores[None, :] > scores[:, None])).any(dim=1)
-    worst = ~(same_group & (scores[None, :] < scores[:, None])).any(dim=1)
+    best, worst = is_best(losses.scores, group_ids), is_best(-losses.scores, group_ids)
     columns = {
         "groups": torch.ones_like(num_pairs),
-        "loss": loss.detach(),
-        "rank_loss": rank_loss.detach(),
-        "sft_loss": sft_loss.detach(),
+        "loss": losses.total.detach(),
+        "rank_loss": losses.rank.detach(),
+        "sft_loss": losses.sft.detach(),
+        "penalty": losses.penalty.detach(),
         "pairs": num_pairs,
         "correct_pairs": by_group((pairs & (margins > 0)).sum(dim=1)),
         "pair_margin": by_group((pairs * margins).sum(dim=1)),
@@ -110,6 +95,8 @@ def summarize(sums: Tensor) -> dict[str, float]:
         "completions/mean_length": total["completion_tokens"] / total["candidates"],
         "completions/dropped": total["dropped"] / groups,
     }
+    if total["penalty"]:
+        metrics["loss/best_logp_penalty"] = total["penalty"] / groups
     if pairs:
         metrics["ranking/accuracy"] = total["correct_pairs"] / pairs
         metrics["ranking/margin"] = total["pair_margin"] / pairs

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-RANK_LOSS_CHOICES = ("rrtf", "rrhf")
-SFT_REDUCTIONS = ("mean", "sum")
+from trl_rrtf.training.losses import PAIR_SCOPES, RANK_LOSSES
+from trl_rrtf.training.losses.fine_tuning import SFT_REDUCTIONS
+from trl_rrtf.training.losses.pairs import MARGIN_SCALINGS
+
 GROUPS_WITHOUT_PAIRS = ("sft", "drop")
+"""Values of `groups_without_pairs`."""
+
+_RANK_LOSS_HELP = "; ".join(f"`{name}`: {loss.summary}" for name, loss in RANK_LOSSES.items())
+
+
+def _losses_with(option: str) -> str:
+    """The losses that take an option, for its help text."""
+    return ", ".join(f"`{name}`" for name, loss in RANK_LOSSES.items() if option in loss.options)
 
 
 @dataclass
@@ -16,20 +26,75 @@ class RRTFOptions:
     Attributes:
         rank_loss: Ranking objective.
         rank_weight: Weight of the ranking term.
+        pair_scope: Which candidates of a group are compared.
+        length_normalization: Exponent of the length that a candidate's log-likelihood is divided by.
+        beta: Inverse temperature of the losses that have one.
+        rank_margin: Margin of the losses that have one.
+        margin_scaling: What the margin grows with.
+        tie_bonus: Added to the score of every teacher's candidate.
+        use_reference_model: Whether the ranking term uses log-probabilities relative to the initial model's.
+        best_logp_penalty: Weight of the penalty against a falling log-probability of the best candidate.
         sft_weight: Weight of the fine-tuning term.
         sft_reduction: Whether the fine-tuning term is the mean or the sum over the target's tokens.
         groups_without_pairs: What becomes of a group without an ordered pair.
+        prefix_sharing: Whether the candidates of a group share their prompt in one row.
+        row_token_budget: Tokens of a row that groups are packed into.
+        max_tokens_per_forward: Tokens that go through the model at once.
     """
 
     rank_loss: str = field(
         default="rrtf",
-        metadata={
-            "help": "Ranking objective. `rrtf`: hinge on teacher-student pairs, weighted by the score gap (PanGu-Coder2); "
-            "`rrhf`: unweighted hinge on all pairs of unequal scores (RRHF).",
-            "choices": list(RANK_LOSS_CHOICES),
-        },
+        metadata={"help": f"Ranking objective. {_RANK_LOSS_HELP}.", "choices": list(RANK_LOSSES)},
     )
     rank_weight: float = field(default=1.0, metadata={"help": "Weight of the ranking term; 0 turns it off."})
+    pair_scope: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which candidates of a group are compared: `teacher_student`: a teacher above a student; `all`: all of "
+            "unequal scores; `best_against_rest`: the best-scored against every other. Default: as the objective's paper does.",
+            "choices": list(PAIR_SCOPES),
+        },
+    )
+    length_normalization: float = field(
+        default=1.0,
+        metadata={
+            "help": "A candidate's log-likelihood is divided by its length to this power: 1 the mean per token (RRTF, SimPO), "
+            "0 the sum (DPO)."
+        },
+    )
+    beta: float = field(default=1.0, metadata={"help": f"Inverse temperature, of {_losses_with('beta')}."})
+    rank_margin: float = field(
+        default=0.0,
+        metadata={"help": f"By how much a pair should be apart, of {_losses_with('rank_margin')}; SimPO's gamma over beta."},
+    )
+    margin_scaling: str = field(
+        default="constant",
+        metadata={
+            "help": "The margin of a pair: `constant`, times the difference of their `rank`, or of their `score`.",
+            "choices": list(MARGIN_SCALINGS),
+        },
+    )
+    tie_bonus: float = field(
+        default=0.0,
+        metadata={
+            "help": "Added to the score of every teacher's candidate, so that it wins a tie; for data sets that were ranked "
+            "without one (`trl-rrtf rank` adds `teacher_bonus`)."
+        },
+    )
+    use_reference_model: bool = field(
+        default=False,
+        metadata={
+            "help": "The ranking term uses log-probabilities relative to the initial model's (DPO), which are computed once, "
+            "before training."
+        },
+    )
+    best_logp_penalty: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a penalty on what the fine-tuning target's log-probability falls below the initial model's "
+            "(DPO-Positive)."
+        },
+    )
     sft_weight: float = field(default=1.0, metadata={"help": "Weight of the fine-tuning term; 0 turns it off."})
     sft_reduction: str = field(
         default="mean",
@@ -46,3 +111,29 @@ class RRTFOptions:
             "choices": list(GROUPS_WITHOUT_PAIRS),
         },
     )
+    prefix_sharing: bool | None = field(
+        default=None,
+        metadata={
+            "help": "The candidates of a group share their prompt in one row, so that it runs through the model once. Default: "
+            "on for the architectures that it is proved for."
+        },
+    )
+    row_token_budget: int | None = field(
+        default=None,
+        metadata={
+            "help": "With `prefix_sharing`: groups are packed into a row up to this many tokens. Default: the tokens of the "
+            "batch's longest group."
+        },
+    )
+    max_tokens_per_forward: int | None = field(
+        default=None,
+        metadata={
+            "help": "A batch of more tokens runs through the model in parts, twice: without graph for the loss, then part by "
+            "part with it. The same gradients in less memory, for about a third more time."
+        },
+    )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss reads log-probabilities of the initial model."""
+        return self.use_reference_model or self.best_logp_penalty > 0

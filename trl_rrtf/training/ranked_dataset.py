@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,9 @@ from trl import extract_prompt
 from trl_rrtf.errors import ConfigError, RowError
 from trl_rrtf.groups import TEACHER_SOURCES, RankedGroup
 from trl_rrtf.training.config import RRTFConfig
-from trl_rrtf.training.losses import RANK_OBJECTIVES, STUDENT, TEACHER, UNKNOWN
+from trl_rrtf.training.losses.pairs import STUDENT, TEACHER, UNKNOWN
+from trl_rrtf.training.objective import scores_and_pairs
+from trl_rrtf.training.options import RRTFOptions
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +90,7 @@ def prepare_ranked_groups(
     Args:
         dataset: Ranked rows, or TRL preference rows. One that is tokenised already is returned as it is.
         processing_class: The tokenizer.
-        args: `max_length`, `groups_without_pairs`, `rank_loss`, `dataset_num_proc`.
+        args: `max_length`, `groups_without_pairs`, the objective, `dataset_num_proc`.
         name: `train`, `eval` or the evaluation set's key, for messages.
 
     Returns:
@@ -103,7 +106,9 @@ def prepare_ranked_groups(
     if TOKENIZED_COLUMN in columns:
         return dataset
     tokenize = partial(_tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length)
-    keep = partial(_is_kept, objective=args.rank_loss, groups_without_pairs=args.groups_without_pairs)
+    # The plain options, so that `datasets` finds its cache again: a trainer's configuration holds times and folders.
+    options = RRTFOptions(**{option.name: getattr(args, option.name) for option in fields(RRTFOptions)})
+    keep = partial(_is_kept, options=options)
     if isinstance(dataset, IterableDataset):
         return dataset.map(tokenize, with_indices=True, remove_columns=columns).filter(keep)
     with PartialState().main_process_first():
@@ -165,13 +170,13 @@ def _source_codes(group: RankedGroup) -> list[int]:
     return [TEACHER if source in TEACHER_SOURCES else STUDENT for source in group.sources]
 
 
-def _is_kept(row: Mapping[str, Any], *, objective: str, groups_without_pairs: str) -> bool:
+def _is_kept(row: Mapping[str, Any], *, options: RRTFOptions) -> bool:
     if not row["scores"]:
         return False
-    if groups_without_pairs == "sft":
+    if options.groups_without_pairs == "sft":
         return True
     scores = torch.tensor(row["scores"])
-    pairs = RANK_OBJECTIVES[objective].pairs(scores, torch.zeros(len(scores)), torch.tensor(row["sources"]))
+    _, pairs = scores_and_pairs(options, scores, torch.zeros(len(scores)), torch.tensor(row["sources"]))
     return bool(pairs.any())
 
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.model_paths import require_model
+from trl_rrtf.training import prefix_sharing
 from trl_rrtf.training._trl import SFTTrainerHooks
-from trl_rrtf.training.collator import DataCollatorForRankedGroups
+from trl_rrtf.training.collator import PADDING_BLOCK, DataCollatorForRankedGroups
 from trl_rrtf.training.config import RRTFConfig
-from trl_rrtf.training.losses import RANK_OBJECTIVES, mean_log_probs, sft_loss
+from trl_rrtf.training.losses.log_probs import sum_by_candidate
 from trl_rrtf.training.metrics import STATISTICS, group_statistics, summarize
 from trl_rrtf.training.model_card import write_model_card
+from trl_rrtf.training.objective import REFERENCE_COLUMN, GroupLosses, group_losses
 from trl_rrtf.training.ranked_dataset import check_rows, prepare_ranked_groups
+from trl_rrtf.training.reference import add_reference_log_likelihoods
+from trl_rrtf.training.two_passes import loss_in_two_passes
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+
+logger = logging.getLogger(__name__)
 
 
 class RRTFTrainer(SFTTrainerHooks):
@@ -84,15 +94,18 @@ class RRTFTrainer(SFTTrainerHooks):
         check_rows(train_dataset, "train_dataset")
         check_rows(eval_dataset, "eval_dataset")
 
-        self._objective = RANK_OBJECTIVES[args.rank_loss]
         self._train_sums: Tensor | None = None
         self._eval_statistics: list[Tensor] = []
-        pad_to = args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None
+        own_collator = DataCollatorForRankedGroups(
+            pad_token_id=0,  # filled in below, when the tokenizer is known
+            pad_to_multiple_of=args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None,
+            row_token_budget=args.row_token_budget,
+            max_tokens_per_forward=args.max_tokens_per_forward,
+        )
         super().__init__(
             model=model,
             args=args,
-            # The padding token is filled in below, when the tokenizer is known.
-            data_collator=data_collator or DataCollatorForRankedGroups(pad_token_id=0, pad_to_multiple_of=pad_to),
+            data_collator=data_collator or own_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -104,6 +117,11 @@ class RRTFTrainer(SFTTrainerHooks):
         )
         self._refuse_unsupported_model()
         self._set_pad_token(fill_collator=data_collator is None)
+        self.score_only_completions()
+        if data_collator is None:
+            self.data_collator.prefix_sharing = self._choose_layout()
+        if args.needs_reference:
+            self._add_reference_to_datasets()
 
     def _refuse_unsupported_model(self) -> None:
         if self.has_router_loss:
@@ -116,6 +134,91 @@ class RRTFTrainer(SFTTrainerHooks):
                 "`parallelism_config`: RRTF splits groups over devices (DDP, FSDP, ZeRO), not a row over several; use data "
                 "parallelism alone"
             )
+        if self.args.max_tokens_per_forward is not None and self.is_deepspeed_enabled:
+            raise ConfigError(
+                "`max_tokens_per_forward`: DeepSpeed steps after each backward, so a batch cannot go backward in parts; lower "
+                "`per_device_train_batch_size`, or use FSDP2"
+            )
+
+    def _choose_layout(self) -> bool:
+        """Whether candidates share their prompt: as the configuration says, or where it is proved and nothing is against it."""
+        wanted = self.args.prefix_sharing
+        if wanted is False:
+            return False
+        model_type = self.model.config.get_text_config().model_type
+        reason = prefix_sharing.obstacle(self.model)
+        if reason is None and model_type not in prefix_sharing.PROVED_MODEL_TYPES:
+            reason = f"it is not proved for `{model_type}` models" if wanted is None else self._disproof()
+        if reason is not None:
+            logger.warning("`prefix_sharing` is off, each candidate repeats its prompt, because %s", reason)
+            return False
+        chosen = (self.args.model_init_kwargs or {}).get("attn_implementation")
+        if chosen is None and prefix_sharing.can_use_flex_attention(self.model):
+            self.model.set_attn_implementation("flex_attention")
+        if self.model.config.get_text_config()._attn_implementation == "flex_attention":
+            self.data_collator.pad_to_multiple_of = self.data_collator.pad_to_multiple_of or prefix_sharing.FLEX_BLOCK
+        return True
+
+    def _disproof(self) -> str | None:
+        """Runs a small group in both layouts; says by how much they differ, or None if they agree."""
+        tokens = torch.randint(
+            self.model.config.get_text_config().vocab_size, (24,), generator=torch.Generator().manual_seed(0)
+        )
+        prompt_ids, *completion_ids = (part.tolist() for part in tokens.split([12, 5, 7]))
+        group = {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "scores": [1.0, 0.0], "sources": [1, 0]}
+        group |= {"group_index": 0, "num_dropped": 0}
+        padded, shared = (
+            self._log_likelihoods_of_groups([group], DataCollatorForRankedGroups(0, prefix_sharing=shared))
+            for shared in (False, True)
+        )
+        difference = float(((padded - shared).abs() / padded.abs()).max())
+        allowed = 1e-4 if self.model.dtype == torch.float32 else 3e-2
+        return None if difference < allowed else f"the two layouts differ by {difference:.1e} of a log-likelihood"
+
+    def _log_likelihoods_of_groups(
+        self, groups: Sequence[Mapping[str, Any]], collator: DataCollatorForRankedGroups | None = None
+    ) -> Tensor:
+        """(R,) log-likelihoods of the candidates of tokenised groups, without gradient or dropout, before training."""
+        batch = self._prepare_inputs((collator or self.data_collator)(groups))
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            values = [self._log_likelihoods(self.model, part, len(batch["scores"])) for part in batch["parts"]]
+        self.model.train(was_training)
+        return torch.stack(values).sum(dim=0)
+
+    def _add_reference_to_datasets(self) -> None:
+        self.train_dataset = self._with_reference(self.train_dataset, "train")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: self._with_reference(part, name) for name, part in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = self._with_reference(self.eval_dataset, "eval")
+
+    def _with_reference(self, dataset: Dataset | IterableDataset, name: str) -> Dataset:
+        """Adds the initial model's log-likelihoods to a tokenised data set."""
+        if isinstance(dataset, IterableDataset):
+            raise ConfigError(
+                f"`{name}_dataset`: the reference model's log-probabilities need a `Dataset`, got an `IterableDataset`"
+            )
+        if REFERENCE_COLUMN in dataset.column_names:
+            return dataset
+        if self.is_deepspeed_enabled and is_deepspeed_zero3_enabled():
+            raise ConfigError("`use_reference_model` cannot run before training under ZeRO-3; use ZeRO-2 or FSDP2")
+        if self.state.global_step > 0:
+            raise ConfigError(
+                f"`{name}_dataset`: the initial model that `use_reference_model` and `best_logp_penalty` compare with has been "
+                "trained since; give the data set to the trainer when it is made"
+            )
+        if self.model.device != self.args.device:  # FSDP leaves the model where it was loaded until training begins
+            self.model.to(self.args.device)
+        return add_reference_log_likelihoods(
+            dataset,
+            log_likelihoods_of=self._log_likelihoods_of_groups,
+            weights_digest=self.weights_digest(self.model),
+            batch_size=self.args.per_device_eval_batch_size,
+            folder=Path(self.args.output_dir),
+            name=name,
+        )
 
     def _set_pad_token(self, *, fill_collator: bool) -> None:
         """Gives tokenizer and model a padding token, as `SFTTrainer` does for its own collator."""
@@ -137,7 +240,9 @@ class RRTFTrainer(SFTTrainerHooks):
         """Tokenises a data set of ranked groups."""
         if isinstance(processing_class, ProcessorMixin):  # found by `SFTTrainer` beside the model
             raise ConfigError("`model`: RRTF does not train vision models; use a text model")
-        return prepare_ranked_groups(dataset, processing_class, args, name)
+        prepared = prepare_ranked_groups(dataset, processing_class, args, name)
+        # Those of `__init__` get their reference later, when the model is ready.
+        return self._with_reference(prepared, name) if args.needs_reference and hasattr(self, "state") else prepared
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
@@ -145,11 +250,14 @@ class RRTFTrainer(SFTTrainerHooks):
         """Collects the batches of an update and counts its groups on all processes; the loss is divided by that number."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         groups = sum(len(batch["group_index"]) for batch in batches)
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        tokens = sum(_num_tokens(part) for batch in batches for part in batch["parts"])
         counts = self.accelerator.reduce(torch.tensor([groups, tokens], device=device), reduction="sum")
-        if self.args.include_num_input_tokens_seen in (False, "no"):  # else `Trainer` counts them, the same way
-            self.state.num_input_tokens_seen += int(counts[1])
+        self.state.num_input_tokens_seen += int(counts[1])
         return batches, counts[0]
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Operations of a forward and a backward pass over a batch."""
+        return sum(super(RRTFTrainer, self).floating_point_ops(part) for part in inputs["parts"])
 
     def compute_loss(
         self,
@@ -168,47 +276,62 @@ class RRTFTrainer(SFTTrainerHooks):
         """
         if return_outputs:
             raise ConfigError("`return_outputs=True` is not supported by RRTF: the fused LM head keeps no logits")
-        statistics, group_losses = self._group_losses(model, inputs)
+        parts, num_candidates = inputs["parts"], len(inputs["scores"])
+        lengths = torch.stack([_num_scored(part, num_candidates) for part in parts]).sum(dim=0)
+        parts = self._as_many_parts_everywhere(parts, num_candidates)
+
+        def log_likelihoods_of(part: dict[str, Tensor]) -> Tensor:
+            return self._log_likelihoods(model, part, num_candidates)
+
+        def loss_of(log_likelihoods: Tensor) -> Tensor:
+            losses = group_losses(self.args, log_likelihoods, lengths, inputs)
+            self._keep_statistics(losses, lengths, inputs)
+            if num_items_in_batch is None:
+                return losses.total.mean()
+            # Data-parallel training averages the gradients of the processes; the factor makes that a sum.
+            num_processes: int = self.accelerator.num_processes
+            return losses.total.sum() / num_items_in_batch * num_processes
+
+        if len(parts) > 1 and torch.is_grad_enabled():
+            return loss_in_two_passes(
+                parts, log_likelihoods_of, loss_of, self.accelerator.backward, lambda: self._no_sync(model)
+            )
+        return loss_of(torch.stack([log_likelihoods_of(part) for part in parts]).sum(dim=0))
+
+    def _keep_statistics(self, losses: GroupLosses, lengths: Tensor, inputs: dict[str, Any]) -> None:
+        """Adds up what `log` and `evaluation_loop` report."""
+        statistics = group_statistics(losses, lengths, inputs["group_ids"], inputs["num_dropped"])
         if not self.model.training:
             # The row number tells groups apart that a distributed sampler repeats to fill the last batch.
             self._eval_statistics.append(torch.cat([inputs["group_index"][:, None].float(), statistics], dim=1))
-            return group_losses.mean()
+            return
         sums = statistics.sum(dim=0)
         self._train_sums = sums if self._train_sums is None else self._train_sums + sums
-        if num_items_in_batch is None:
-            return group_losses.mean()
-        # Data-parallel training averages the gradients of the processes; the factor makes that a sum.
-        num_processes: int = self.accelerator.num_processes
-        return group_losses.sum() / num_items_in_batch * num_processes
 
-    def _group_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Statistics (G, S) and weighted loss (G,) of each group of a batch."""
-        scores, sources, group_ids = inputs["scores"], inputs["sources"], inputs["group_ids"]
-        num_groups = len(inputs["group_index"])
-        completion_mask = inputs["completion_mask"]
-        token_log_probs = self.token_log_probs(model, inputs["input_ids"], inputs["attention_mask"], completion_mask)
-        target_mask = completion_mask[:, 1:]
-        token_log_probs = token_log_probs[:, -target_mask.shape[1] :]  # without the virtual tokens of prompt-learning adapters
-        logps = mean_log_probs(token_log_probs, target_mask)
-        lengths = target_mask.sum(dim=1)
+    def _log_likelihoods(self, model: nn.Module, part: dict[str, Tensor], num_candidates: int) -> Tensor:
+        """(R,) log-likelihoods in nats of the candidates in a part of a batch, 0 for the others."""
+        inputs: dict[str, Any] = {"input_ids": part["input_ids"]}
+        if "block_ids" in part:
+            config = self.model.config.get_text_config()
+            inputs["position_ids"] = part["position_ids"]
+            inputs["attention_mask"] = prefix_sharing.attention_mask(config, part, self.model.dtype)
+        else:
+            inputs["attention_mask"] = part["attention_mask"]
+        token_log_probs = self.token_log_probs(model, inputs, part["labels"])
+        candidate_ids = part["candidate_ids"][part["labels"] != -100]
+        return sum_by_candidate(token_log_probs, candidate_ids, num_candidates + 1)[:num_candidates]
 
-        pairs = self._objective.pairs(scores, group_ids, sources)
-        rank_losses = self._objective.rank_loss(logps, scores, group_ids, pairs, num_groups)
-        targets = self._objective.sft_targets(scores, group_ids, sources)
-        sft_losses = sft_loss(logps, lengths, targets, group_ids, num_groups, self.args.sft_reduction)
-        losses = self.args.rank_weight * rank_losses + self.args.sft_weight * sft_losses
-        statistics = group_statistics(
-            loss=losses,
-            rank_loss=rank_losses,
-            sft_loss=sft_losses,
-            logps=logps,
-            scores=scores,
-            lengths=lengths,
-            group_ids=group_ids,
-            pairs=pairs,
-            num_dropped=inputs["num_dropped"],
-        )
-        return statistics, losses
+    def _as_many_parts_everywhere(self, parts: list[dict[str, Tensor]], num_candidates: int) -> list[dict[str, Tensor]]:
+        """Every process must run the model equally often where its weights are sharded; parts of no candidate fill up."""
+        if self.args.max_tokens_per_forward is None or self.accelerator.num_processes == 1:
+            return parts
+        most = int(self.accelerator.gather(torch.tensor([len(parts)], device=self.accelerator.device)).max())
+        idle = {**parts[0], "candidate_ids": torch.full_like(parts[0]["candidate_ids"], num_candidates)}
+        return parts + [idle] * (most - len(parts))
+
+    def _no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Sharded weights have sharded gradients, which are exchanged at once; whole ones wait for the last part."""
+        return nullcontext() if self.is_fsdp_enabled else self.accelerator.no_sync(model)
 
     def prediction_step(
         self,
@@ -256,3 +379,15 @@ class RRTFTrainer(SFTTrainerHooks):
         """Writes `README.md` into the output folder: base model, objective, settings, citations."""
         if self.is_world_process_zero():
             write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=tags)
+
+
+def _num_tokens(part: dict[str, Tensor]) -> int:
+    """Tokens that run through the model, without padding."""
+    is_token = part["block_ids"] != PADDING_BLOCK if "block_ids" in part else part["attention_mask"] == 1
+    return int(is_token.sum())
+
+
+def _num_scored(part: dict[str, Tensor], num_candidates: int) -> Tensor:
+    """(R,) scored tokens of each candidate."""
+    candidate_ids = part["candidate_ids"][part["labels"] != -100]
+    return torch.bincount(candidate_ids, minlength=num_candidates)
