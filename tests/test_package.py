@@ -27,12 +27,12 @@ STAGES = {
     "evaluation": BASE | {"sampling", "judging"},
 }
 # A reward is a small pipeline: programs are taken out of texts, judged and scored.
-OVER_STAGES = {"rewards": BASE | {"sampling", "judging", "ranking"}, "environment": BASE | {"judging"}}
+OVER_STAGES = {"rewards": BASE | {"sampling", "judging", "ranking"}, "environment": BASE | {"judging"}, "launch": {"errors"}}
 ALLOWED = (
     FOUNDATION
     | STAGES
     | OVER_STAGES
-    | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment"}}
+    | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment", "launch"}}
 )
 
 

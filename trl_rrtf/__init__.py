@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trl_rrtf.errors import OutputError as OutputError
     from trl_rrtf.errors import RowError as RowError
     from trl_rrtf.errors import TrlRrtfError as TrlRrtfError
+    from trl_rrtf.evaluation.callback import PassAtKCallback as PassAtKCallback
     from trl_rrtf.evaluation.pass_at_k import pass_at_k as pass_at_k
     from trl_rrtf.groups import CandidateGroup as CandidateGroup
     from trl_rrtf.groups import JudgedGroup as JudgedGroup
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trl_rrtf.rewards import unit_test_reward as unit_test_reward
     from trl_rrtf.sampling.config import SamplingConfig as SamplingConfig
     from trl_rrtf.sampling.extraction import extract_program as extract_program
+    from trl_rrtf.training.callbacks import RankedGroupsCallback as RankedGroupsCallback
     from trl_rrtf.training.collator import DataCollatorForRankedGroups as DataCollatorForRankedGroups
     from trl_rrtf.training.config import RRTFConfig as RRTFConfig
     from trl_rrtf.training.trainer import RRTFTrainer as RRTFTrainer
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "trl_rrtf.errors": ("ConfigError", "JudgeError", "LoadError", "OutputError", "RowError", "TrlRrtfError"),
+    "trl_rrtf.evaluation.callback": ("PassAtKCallback",),
     "trl_rrtf.evaluation.pass_at_k": ("pass_at_k",),
     "trl_rrtf.groups": ("CandidateGroup", "JudgedGroup", "Outcome", "Problem", "RankedGroup", "UnitTest", "Verdict"),
     "trl_rrtf.judging.config": ("JudgeConfig",),
@@ -51,6 +54,7 @@ _MODULES = {
     "trl_rrtf.rewards": ("UnitTestReward", "unit_test_reward"),
     "trl_rrtf.sampling.config": ("SamplingConfig",),
     "trl_rrtf.sampling.extraction": ("extract_program",),
+    "trl_rrtf.training.callbacks": ("RankedGroupsCallback",),
     "trl_rrtf.training.collator": ("DataCollatorForRankedGroups",),
     "trl_rrtf.training.config": ("RRTFConfig",),
     "trl_rrtf.training.trainer": ("RRTFTrainer",),

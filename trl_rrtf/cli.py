@@ -25,6 +25,7 @@ class Stage:
         function: `module:function` that does the work and returns a summary.
         help_configs: `module:Class` of the dataclasses that `--help` shows, where `configs` would import torch.
         help_note: What `--help` says of the options that it does not show.
+        launchable: Whether accelerate's options start it on several processes.
     """
 
     summary: str
@@ -32,6 +33,7 @@ class Stage:
     function: str
     help_configs: tuple[str, ...] = ()
     help_note: str = ""
+    launchable: bool = False
 
 
 STAGES = {
@@ -57,7 +59,9 @@ STAGES = {
         help_configs=("trl_rrtf.training.stage:TrainArguments", "trl_rrtf.training.options:RRTFOptions"),
         help_note="Further options: every field of TRL's SFTConfig (--output_dir, --learning_rate, --num_train_epochs, "
         "--per_device_train_batch_size, --bf16 ...) and ModelConfig (--dtype, --use_peft, --lora_r, --load_in_4bit ...); "
-        "`trl sft --help` lists them.",
+        "`trl sft --help` lists them. Options of `accelerate launch` (--num_processes 8, --accelerate_config fsdp2 ...) "
+        "start it on several processes.",
+        launchable=True,
     ),
     "evaluate": Stage(
         "pass@k of a model on problems with tests",
@@ -131,16 +135,30 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         configs = [_load(name) for name in stage.help_configs or stage.configs]
         print(_help(command, stage.summary, configs, stage.help_note))
         return 0
-    _print_summary(command, _load(stage.function)(*_parse(command, stage, arguments)))
+    configs, unknown = _parse(command, stage, arguments)
+    if unknown:
+        from trl_rrtf.launch import launch, split_launch_arguments
+
+        launch(command, *split_launch_arguments(arguments, unknown))
+        return 0
+    _print_summary(command, _load(stage.function)(*configs))
     return 0
 
 
-def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[Any, ...]:
+def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[list[Any], list[str]]:
+    """The stage's configurations, and the arguments that are accelerate's (an error in stages that it does not launch)."""
     from trl import TrlParser
 
     parser = TrlParser([_load(name) for name in stage.configs], prog=f"trl-rrtf {command}", allow_abbrev=False)
     try:
-        return tuple(parser.parse_args_and_config(arguments))
+        if not stage.launchable:
+            return list(parser.parse_args_and_config(arguments)), []
+        *configs, in_file, unknown = parser.parse_args_and_config(
+            arguments, return_remaining_strings=True, separate_remaining_strings=True
+        )
+        if in_file:
+            raise ConfigError(f"`config`: the file has unknown options: {' '.join(in_file)}; give accelerate's as arguments")
+        return configs, unknown
     except OSError as error:
         if isinstance(error, TrlRrtfError):
             raise

@@ -1,6 +1,6 @@
 """Time and memory of one training update on the same ranked groups: TRL's DPO and SimPO, RRHF's layout, and ours.
 
-Every method does one update (forward, backward, no optimizer) on the same group of N candidates: one teacher and N - 1 students.
+Every method does one update (forward, backward, no optimizer) on the same group of N candidates, a teacher and N - 1 students.
 
 - `dpo`: TRL's `DPOTrainer` on the N - 1 teacher-student pairs, with its reference model.
 - `simpo`: TRL's experimental `CPOTrainer` with `loss_type="simpo"` on the same pairs.

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from trl_rrtf import ConfigError, DataCollatorForRankedGroups, RowError, RRTFConfig
 from trl_rrtf.groups import RankedGroup
-from trl_rrtf.training.losses import STUDENT, TEACHER, UNKNOWN
+from trl_rrtf.training.losses.pairs import STUDENT, TEACHER, UNKNOWN
 from trl_rrtf.training.ranked_dataset import check_rows, prepare_ranked_groups, to_ranked_group, tokenize_group
 
 

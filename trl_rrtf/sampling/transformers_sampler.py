@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.groups import Messages
@@ -26,14 +35,24 @@ class TransformersSampler:
 
     def __init__(self, model: str, dtype: str = "auto") -> None:
         require_model(model)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self.device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._take(
+            AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval(), AutoTokenizer.from_pretrained(model)
+        )
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """A sampler of a model that is loaded already, in evaluation mode; nothing of it is changed."""
+        sampler = cls.__new__(cls)
+        sampler._take(model, tokenizer)
+        return sampler
+
+    def _take(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer, self.device = model, tokenizer, model.device
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        # Defaults that a model ships (a temperature, say) would mix with the settings that are asked for.
         end_of_sequence = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
-        self.model.generation_config = GenerationConfig(
+        self._generation_config = GenerationConfig(
             eos_token_id=end_of_sequence, pad_token_id=self.tokenizer.pad_token_id, bos_token_id=self.tokenizer.bos_token_id
         )
 
@@ -63,13 +82,24 @@ class TransformersSampler:
             else {"do_sample": False}
         )
         stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
-        output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
+        with self._own_defaults():
+            output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
         # Many tokenizers of transformers 4 clean spaces up by default, which is for prose: it makes `' '` of a program `''`.
         texts = self.tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         texts = [cut_at_stop(text, stop_strings) for text in texts]
         return [texts[i : i + num_generations] for i in range(0, len(texts), num_generations)]
+
+    @contextlib.contextmanager
+    def _own_defaults(self) -> Iterator[None]:
+        """Defaults that a model ships (a temperature, say) would mix with the settings that are asked for."""
+        shipped = self.model.generation_config
+        self.model.generation_config = self._generation_config
+        try:
+            yield
+        finally:
+            self.model.generation_config = shipped
 
     def _repeat(self, encoded: dict[str, torch.Tensor], times: int) -> dict[str, Any]:
         """Repeats each prompt for its candidates; the prompt itself goes through the model once, its cache is repeated.

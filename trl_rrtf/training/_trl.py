@@ -76,6 +76,8 @@ class SFTTrainerHooks(SFTTrainer):
     def score_only_completions(self) -> None:
         """Lets the LM head see the positions alone that `token_log_probs` asks for; called once, after `__init__`."""
         causal_lm = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        if causal_lm.base_model is causal_lm:  # Gemma 3 of transformers 4 names another attribute than the one it has
+            causal_lm.base_model_prefix = "model"
         # Once more, without the entropy and accuracy that `SFTTrainer` asks for: each costs a pass over the vocabulary.
         add_fused_lm_head(causal_lm, outputs=("log_probs",))
         self._scored_positions = ScoredPositions()

@@ -43,9 +43,10 @@ class DataCollatorForRankedGroups:
     **Padded** (`prefix_sharing=False`): each row is a prompt and one candidate, padded on the right.
 
     **Shared** (`prefix_sharing=True`): a group is one *block*: the prompt without its last token, then a *segment* per
-    candidate, that begins with the prompt's last token. Position ids restart in each segment, so that every candidate follows the prompt
-    directly; a segment attends to the prompt and to itself (see `prefix_sharing.attention_rule`). Several blocks are packed
-    into a row up to a token budget. The prompt runs through the model once instead of once per candidate.
+    candidate, that begins with the prompt's last token. Position ids restart in each segment, so that every candidate
+    follows the prompt directly; a segment attends to the prompt and to itself (see `prefix_sharing.attention_rule`).
+    Several blocks are packed into a row up to a token budget. The prompt runs through the model once instead of once per
+    candidate.
 
     ```
     tokens       p0 p1 | p2 a0 a1 | p2 b0        (prompt p0 p1 p2, candidates a0 a1 a2 and b0 b1)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from trl_rrtf.training.options import RRTFOptions
+
 if TYPE_CHECKING:
     from trl_rrtf.training.trainer import RRTFTrainer
 
 _SETTINGS = (
-    "rank_loss",
-    "rank_weight",
-    "sft_weight",
-    "sft_reduction",
-    "groups_without_pairs",
+    *(option.name for option in fields(RRTFOptions)),
     "max_length",
     "learning_rate",
     "lr_scheduler_type",

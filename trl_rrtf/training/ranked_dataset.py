@@ -105,7 +105,7 @@ def prepare_ranked_groups(
         raise ConfigError(f"`{name}`: the data set is empty; give at least one ranked group")
     if TOKENIZED_COLUMN in columns:
         return dataset
-    tokenize = partial(_tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length)
+    tokenize = partial(tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length)
     # The plain options, so that `datasets` finds its cache again: a trainer's configuration holds times and folders.
     options = RRTFOptions(**{option.name: getattr(args, option.name) for option in fields(RRTFOptions)})
     keep = partial(_is_kept, options=options)
@@ -148,9 +148,10 @@ def _report_losses(tokenized: Dataset, kept: Dataset, args: RRTFConfig, name: st
         )
 
 
-def _tokenize_row(
-    row: Mapping[str, Any], index: int, *, name: str, processing_class: PreTrainedTokenizerBase, max_length: int | None
+def tokenize_row(
+    row: Mapping[str, Any], index: int, name: str, processing_class: PreTrainedTokenizerBase, max_length: int | None
 ) -> dict[str, Any]:
+    """One row of `prepare_ranked_groups`; `name` and `index` say where it stands, for messages."""
     group = to_ranked_group(row, f"`{name}`, row {index}")
     prompt_ids, completion_ids = tokenize_group(group, processing_class)
     fits = [max_length is None or len(prompt_ids) + len(ids) <= max_length for ids in completion_ids]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
     from trl_rrtf.training.config import RRTFConfig
     from trl_rrtf.training.trainer import RRTFTrainer
+
+logger = logging.getLogger(__name__)
+
+CURVES_FILE = "training_curves.png"
+"""The curves of the training, drawn where matplotlib is installed."""
 
 SETTINGS_FILE = "train_settings.json"
 """What decides the trained weights; a folder with other settings is not gone on with."""
@@ -59,11 +66,15 @@ class TrainArguments:
         dataset: Ranked groups to train on.
         model: Model to train; the same as TRL's `model_name_or_path`.
         eval_dataset: Ranked groups to evaluate on, or None.
+        show_groups: So many evaluation groups are shown at every evaluation.
     """
 
     dataset: str = field(metadata={"help": "Ranked groups to train on: a file, or a Hub data set id."})
     model: str | None = field(default=None, metadata={"help": "Model to train: a folder, or a Hub id."})
     eval_dataset: str | None = field(default=None, metadata={"help": "Ranked groups to evaluate on."})
+    show_groups: int = field(
+        default=0, metadata={"help": "Show so many groups of `eval_dataset` at every evaluation, as tables and Parquet files."}
+    )
 
 
 def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> dict[str, Any]:
@@ -94,9 +105,11 @@ def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: Model
         summary: dict[str, Any] = json.loads((output_dir / RESULT_FILE).read_text(encoding="utf-8"))
         return {**summary, "output": str(output_dir)}
     with _disk_errors(output_dir):
-        trainer = _train(model, train_dataset, eval_dataset, config, model_config)
+        trainer = _train(model, train_dataset, eval_dataset, config, model_config, arguments.show_groups)
         trainer.save_model()
         trainer.save_state()
+        if trainer.is_world_process_zero():
+            _plot(trainer.state.log_history, output_dir / CURVES_FILE)
         trainer.create_model_card(dataset_name=Path(arguments.dataset).name)
     summary = _summary(trainer.state.log_history, trainer.state.global_step)
     if trainer.is_world_process_zero():
@@ -156,8 +169,22 @@ def _check_output_dir(output_dir: Path, settings: dict[str, Any]) -> None:
     write_json(settings_file, settings)
 
 
+def _plot(log_history: list[dict[str, Any]], path: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.info("`%s` is not drawn: matplotlib is not installed (`pip install 'trl-rrtf[plots]'`)", path)
+        return
+    from trl_rrtf.training.curves import plot_training_curves
+
+    plot_training_curves(log_history, path)
+
+
 def _train(
-    model: str, train_dataset: Dataset, eval_dataset: Dataset | None, config: RRTFConfig, model_config: ModelConfig
+    model: str,
+    train_dataset: Dataset,
+    eval_dataset: Dataset | None,
+    config: RRTFConfig,
+    model_config: ModelConfig,
+    show_groups: int,
 ) -> RRTFTrainer:
     from transformers.trainer_utils import get_last_checkpoint
     from trl import get_peft_config, get_quantization_config
@@ -178,6 +205,11 @@ def _train(
         quantization_config=get_quantization_config(model_config),
         peft_config=get_peft_config(model_config),
     )
+    if eval_dataset is not None and show_groups:
+        from trl_rrtf.training.callbacks import RankedGroupsCallback
+
+        rows = eval_dataset.select(range(min(show_groups, len(eval_dataset))))
+        trainer.add_callback(RankedGroupsCallback(trainer, rows))
     checkpoint = config.resume_from_checkpoint or get_last_checkpoint(config.output_dir)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer

@@ -24,7 +24,7 @@ from trl_rrtf.training.losses.log_probs import sum_by_candidate
 from trl_rrtf.training.metrics import STATISTICS, group_statistics, summarize
 from trl_rrtf.training.model_card import write_model_card
 from trl_rrtf.training.objective import REFERENCE_COLUMN, GroupLosses, group_losses
-from trl_rrtf.training.ranked_dataset import check_rows, prepare_ranked_groups
+from trl_rrtf.training.ranked_dataset import check_rows, prepare_ranked_groups, tokenize_row
 from trl_rrtf.training.reference import add_reference_log_likelihoods
 from trl_rrtf.training.two_passes import loss_in_two_passes
 
@@ -65,6 +65,9 @@ class RRTFTrainer(SFTTrainerHooks):
         RowError: A row breaks the format; found before the model is loaded.
         LoadError: `model` names a folder that is not there.
     """
+
+    train_dataset: Any
+    eval_dataset: Any
 
     def __init__(
         self,
@@ -164,26 +167,42 @@ class RRTFTrainer(SFTTrainerHooks):
         tokens = torch.randint(
             self.model.config.get_text_config().vocab_size, (24,), generator=torch.Generator().manual_seed(0)
         )
-        prompt_ids, *completion_ids = (part.tolist() for part in tokens.split([12, 5, 7]))
-        group = {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "scores": [1.0, 0.0], "sources": [1, 0]}
+        prompt_ids, *completion_ids = tokens[:12].tolist(), tokens[12:17].tolist(), tokens[17:].tolist()
+        group: dict[str, Any] = {
+            "prompt_ids": prompt_ids,
+            "completion_ids": completion_ids,
+            "scores": [1.0, 0.0],
+            "sources": [1, 0],
+        }
         group |= {"group_index": 0, "num_dropped": 0}
         padded, shared = (
-            self._log_likelihoods_of_groups([group], DataCollatorForRankedGroups(0, prefix_sharing=shared))
-            for shared in (False, True)
+            self.log_likelihoods([group], DataCollatorForRankedGroups(0, prefix_sharing=shared)) for shared in (False, True)
         )
         difference = float(((padded - shared).abs() / padded.abs()).max())
         allowed = 1e-4 if self.model.dtype == torch.float32 else 3e-2
         return None if difference < allowed else f"the two layouts differ by {difference:.1e} of a log-likelihood"
 
-    def _log_likelihoods_of_groups(
+    def tokenize_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Tokenises ranked groups or preference rows as the training data, whatever their length."""
+        return [tokenize_row(row, index, "rows", self.processing_class, max_length=None) for index, row in enumerate(rows)]
+
+    def log_likelihoods(
         self, groups: Sequence[Mapping[str, Any]], collator: DataCollatorForRankedGroups | None = None
     ) -> Tensor:
-        """(R,) log-likelihoods of the candidates of tokenised groups, without gradient or dropout, before training."""
+        """Log-likelihoods under the model as it is, without gradient or dropout; every process must take part.
+
+        Args:
+            groups: Tokenised groups.
+            collator: By default the trainer's.
+
+        Returns:
+            (R,) nats, the candidates of all groups.
+        """
         batch = self._prepare_inputs((collator or self.data_collator)(groups))
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
-            values = [self._log_likelihoods(self.model, part, len(batch["scores"])) for part in batch["parts"]]
+            values = [self._log_likelihoods(self.model_wrapped, part, len(batch["scores"])) for part in batch["parts"]]
         self.model.train(was_training)
         return torch.stack(values).sum(dim=0)
 
@@ -213,7 +232,7 @@ class RRTFTrainer(SFTTrainerHooks):
             self.model.to(self.args.device)
         return add_reference_log_likelihoods(
             dataset,
-            log_likelihoods_of=self._log_likelihoods_of_groups,
+            log_likelihoods_of=self.log_likelihoods,
             weights_digest=self.weights_digest(self.model),
             batch_size=self.args.per_device_eval_batch_size,
             folder=Path(self.args.output_dir),
@@ -262,7 +281,7 @@ class RRTFTrainer(SFTTrainerHooks):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
@@ -276,7 +295,8 @@ class RRTFTrainer(SFTTrainerHooks):
         """
         if return_outputs:
             raise ConfigError("`return_outputs=True` is not supported by RRTF: the fused LM head keeps no logits")
-        parts, num_candidates = inputs["parts"], len(inputs["scores"])
+        parts: list[dict[str, Tensor]] = inputs["parts"]
+        num_candidates = len(inputs["scores"])
         lengths = torch.stack([_num_scored(part, num_candidates) for part in parts]).sum(dim=0)
         parts = self._as_many_parts_everywhere(parts, num_candidates)
 
