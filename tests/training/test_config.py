@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from trl_rrtf import ConfigError, RRTFConfig
+from trl_rrtf.training.losses import LOSS_OPTIONS, RANK_LOSSES
+from trl_rrtf.training.options import RRTFOptions
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,15 @@ def test_options_that_rrtf_cannot_honour_are_refused(tmp_path, option, value):
         ("sft_reduction", "max"),
         ("groups_without_pairs", "keep"),
         ("rank_weight", -1.0),
+        ("pair_scope", "some"),
+        ("margin_scaling", "length"),
+        ("beta", 0.0),
+        ("rank_margin", -0.1),
+        ("length_normalization", float("nan")),
+        ("tie_bonus", -1.0),
+        ("best_logp_penalty", -1.0),
+        ("row_token_budget", 0),
+        ("max_tokens_per_forward", 0),
         ("sft_weight", float("inf")),
     ],
 )
@@ -50,3 +63,37 @@ def test_nothing_to_learn_is_refused(tmp_path):
 
 def test_without_fine_tuning_groups_without_pairs_are_dropped(tmp_path):
     assert RRTFConfig(str(tmp_path), bf16=False, sft_weight=0.0).groups_without_pairs == "drop"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": 2.0}, r"`beta=2.0` says nothing to `rank_loss='rrtf'`; .*`logistic`, `plackett_luce`, `lambda`"),
+        ({"rank_loss": "rrhf", "rank_margin": 1.0}, "`rank_margin=1.0` says nothing"),
+        ({"rank_loss": "hinge", "margin_scaling": "rank"}, "scales a `rank_margin` of 0"),
+        ({"rank_loss": "plackett_luce", "pair_scope": "all"}, "reads the whole order"),
+        ({"prefix_sharing": False, "row_token_budget": 512}, "`prefix_sharing` is off"),
+        ({"rank_weight": 0.0, "use_reference_model": True}, "`rank_weight` is 0"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        RRTFConfig(str(tmp_path), bf16=False, **options)
+
+
+def test_the_choices_the_help_and_the_errors_come_from_the_table(tmp_path):
+    help_text = RRTFOptions.__dataclass_fields__["rank_loss"].metadata["help"]
+    with pytest.raises(ConfigError) as error:
+        RRTFConfig(str(tmp_path), bf16=False, rank_loss="dpo")
+    for name, loss in RANK_LOSSES.items():
+        assert f"`{name}`: {loss.summary}" in help_text
+        assert name in str(error.value)
+        taken = list(inspect.signature(loss.function).parameters)[5:]
+        assert taken == list(loss.options), name
+    assert set(LOSS_OPTIONS) == {option for loss in RANK_LOSSES.values() for option in loss.options}
+
+
+def test_groups_are_not_cut_apart_by_accelerate(tmp_path):
+    assert RRTFConfig(str(tmp_path), bf16=False).accelerator_config.dispatch_batches is False
+    with pytest.raises(ConfigError, match="would cut groups apart"):
+        RRTFConfig(str(tmp_path), bf16=False, accelerator_config={"dispatch_batches": True})

@@ -77,14 +77,14 @@ def test_defect_4_a_long_candidate_is_dropped_whole_and_counted(tokenizer, tmp_p
     assert "1 of 3 candidates are longer than `max_length=128`" in caplog.text
 
 
-def test_end_of_sequence_is_learnt_also_when_it_is_the_padding_token(tokenizer, tmp_path):
+@pytest.mark.parametrize("sharing", [False, True])
+def test_end_of_sequence_is_learnt_also_when_it_is_the_padding_token(tokenizer, tmp_path, sharing):
     prepared = prepare_ranked_groups(Dataset.from_list([ranked_row(4)]), tokenizer, config(tmp_path), "train")
-    batch = DataCollatorForRankedGroups(pad_token_id=tokenizer.eos_token_id)(list(prepared))
-    last = batch["attention_mask"].sum(dim=1) - 1
-    rows = range(len(last))
-    assert (batch["input_ids"][rows, last] == tokenizer.eos_token_id).all()
-    assert (batch["completion_mask"][rows, last] == 1).all()
-    assert (batch["completion_mask"] <= batch["attention_mask"]).all()
+    collator = DataCollatorForRankedGroups(pad_token_id=tokenizer.eos_token_id, prefix_sharing=sharing, pad_to_multiple_of=32)
+    (part,) = collator(list(prepared))["parts"]
+    ends = part["labels"] == tokenizer.eos_token_id
+    assert sorted(part["candidate_ids"][ends].tolist()) == [0, 1, 2, 3]
+    assert (part["labels"][part["candidate_ids"] == -1] == -100).all()
 
 
 def test_collator_flattens_ragged_groups(tokenizer, tmp_path):
@@ -95,8 +95,10 @@ def test_collator_flattens_ragged_groups(tokenizer, tmp_path):
     assert batch["group_ids"].tolist() == [0, 0, 1, 1, 1, 1, 1]
     assert batch["sources"].tolist() == [TEACHER, STUDENT] + [UNKNOWN] * 5
     assert batch["scores"].tolist() == rows[0]["scores"] + rows[1]["scores"]
-    assert batch["input_ids"].shape[1] % 16 == 0
-    assert batch["completion_mask"].sum(dim=1).tolist() == [len(ids) for group in prepared for ids in group["completion_ids"]]
+    (part,) = batch["parts"]
+    assert part["input_ids"].shape[1] % 16 == 0
+    lengths = [len(ids) for group in prepared for ids in group["completion_ids"]]
+    assert (part["labels"] != -100).sum(dim=1).tolist() == lengths
 
 
 @pytest.mark.parametrize(("setting", "kept"), [("sft", 2), ("drop", 1)])

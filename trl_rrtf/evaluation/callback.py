@@ -29,7 +29,7 @@ class PassAtKCallback(TrainerCallback):
     Args:
         trainer: The trainer; its model and tokenizer sample.
         problems: Problems with tests: a file, a Hub id or `humaneval`.
-        sampling: How to sample; its `model` is not used.
+        sampling: How to sample; its `model` is only a name in the result.
         judging: How to judge.
         k: Values of k, none larger than `num_generations`.
         limit: Only the first so many problems.

@@ -40,7 +40,8 @@ def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Samp
         RowError: A row breaks the format; found before the model is loaded.
         OutputError: The output cannot be written, or another one stands in the way.
     """
-    require_model(config.model)
+    if sampler is None:
+        require_model(config.model)
     problems = select_problems(load_problems(arguments.problems), arguments.where, arguments.limit)
     groups = [_earlier_candidates(problem) for problem in problems]
     selection = {"problems": _fingerprint(arguments.problems), "where": arguments.where, "limit": arguments.limit}

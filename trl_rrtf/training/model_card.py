@@ -57,7 +57,7 @@ def write_model_card(
         base_model=base_model if is_on_hub else Path(base_model).name,
         base_model_is_on_hub=is_on_hub,
         dataset_name=dataset_name,
-        settings={name: getattr(getattr(args, name), "value", getattr(args, name)) for name in _SETTINGS},
+        settings={name: getattr(value, "value", value) for name in _SETTINGS if (value := getattr(args, name)) is not None},
         metrics={name: f"{value:.4g}" for name, value in logged[-1].items() if "/" in name} if logged else {},
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
     )

@@ -216,9 +216,7 @@ class RRTFTrainer(SFTTrainerHooks):
     def _with_reference(self, dataset: Dataset | IterableDataset, name: str) -> Dataset:
         """Adds the initial model's log-likelihoods to a tokenised data set."""
         if isinstance(dataset, IterableDataset):
-            raise ConfigError(
-                f"`{name}_dataset`: the reference model's log-probabilities need a `Dataset`, got an `IterableDataset`"
-            )
+            raise ConfigError(f"`{name}_dataset`: a reference model needs a `Dataset`, got an `IterableDataset`")
         if REFERENCE_COLUMN in dataset.column_names:
             return dataset
         if self.is_deepspeed_enabled and is_deepspeed_zero3_enabled():
