@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -267,24 +263,3 @@ def test_bad_input_is_named_before_the_model_loads(tiny_model_dir, tmp_path, ran
         RRTFTrainer(str(tiny_model_dir), RRTFConfig(str(tmp_path), bf16=False))
     with pytest.raises(ConfigError, match="does not train vision models"):
         make_trainer(tiny_model_dir, tmp_path, [{**ranked_rows[0], "image": "x"}])
-
-
-def test_several_processes_give_the_losses_of_one(tiny_model_dir, tmp_path, ranked_rows):
-    """Two processes with gloo: the same updates, metrics and evaluation as one process with the whole batch."""
-    (tmp_path / "rows.json").write_text(json.dumps(ranked_rows))
-    script = Path(__file__).with_name("two_processes.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    results = []
-    for processes in (1, 2):
-        output = tmp_path / f"{processes}.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        arguments = [str(tiny_model_dir), str(tmp_path / "rows.json"), str(output)]
-        done = subprocess.run(
-            [*command, str(script), *arguments], capture_output=True, text=True, timeout=240, check=False, env=environment
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(json.loads(output.read_text()))
-    one, two = results
-    assert (one.pop("processes"), two.pop("processes")) == (1, 2)
-    assert two == pytest.approx(one, abs=1e-4)
-    assert len(one) > 20

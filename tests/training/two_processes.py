@@ -1,45 +1,54 @@
-"""Run by `test_several_processes_give_the_losses_of_one` through `torchrun`: trains, writes its logs as JSON."""
+"""Run by `test_several_processes.py` through `torchrun`: trains, writes its logs as JSON.
+
+two_processes.py MODEL ROWS OUTPUT {ddp,fsdp2} OPTIONS_AS_JSON [CHECKPOINT]
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 
+from accelerate.state import DistributedType, PartialState
 from datasets import Dataset
 
 from trl_rrtf import RRTFConfig, RRTFTrainer
 
-model, rows_file, output = sys.argv[1:]
+model, rows_file, output, engine, options, *checkpoint = sys.argv[1:]
 with open(rows_file) as file:
     rows = json.load(file)
 
 
 def config(per_device: int) -> RRTFConfig:
-    return RRTFConfig(
-        output + ".out",
-        bf16=False,
-        use_cpu=True,
-        report_to=[],
-        gradient_checkpointing=False,
-        optim="sgd",
-        learning_rate=0.5,
-        max_grad_norm=0.0,
-        logging_steps=1,
-        num_train_epochs=1,
-        per_device_train_batch_size=per_device,
-        per_device_eval_batch_size=2,
-        save_strategy="no",
-    )
+    settings = {
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": [],
+        "gradient_checkpointing": False,
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        "max_grad_norm": 0.0,
+        "logging_steps": 1,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": per_device,
+        "per_device_eval_batch_size": 2,
+        "save_strategy": "no",
+    }
+    return RRTFConfig(output + ".out", **{**settings, **json.loads(options)})
 
 
 num_processes = config(1).world_size
+args = config(4 // num_processes)
+if engine == "fsdp2":
+    # accelerate shards over GPUs alone; FSDP2 itself runs on CPUs too. This lie is all that a GPU machine does not need.
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 trainer = RRTFTrainer(
     model,
-    config(4 // num_processes),
+    args,
     train_dataset=Dataset.from_list(rows),
     eval_dataset=Dataset.from_list(rows[:7]),  # an odd number, so that a sampler must repeat a row
 )
-trainer.train()
+trainer.train(resume_from_checkpoint=checkpoint[0] if checkpoint else None)
+assert trainer.is_fsdp_enabled == (engine == "fsdp2")
 final = trainer.evaluate()
 if trainer.is_world_process_zero():
     result = {"processes": num_processes}
