@@ -85,15 +85,14 @@ def test_a_reference_model_on_two_processes(run):
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
-def test_a_checkpoint_of_two_processes_goes_on_with_one(run, one_process, folder, engine):
-    name = f"checkpoint-{engine}"
-    whole = run(2, engine, {"save_strategy": "steps", "save_steps": 2}, name=name)
-    assert whole == pytest.approx(one_process, abs=1e-4)
+def test_a_checkpoint_of_two_processes_goes_on_with_one(run, folder, engine):
+    options = {"optim": "adamw_torch", "learning_rate": 0.01, "save_strategy": "steps", "save_steps": 2}
+    whole = run(2, engine, options, name=f"checkpoint-{engine}")
     # `Trainer` goes on with the checkpoint's batch size per device, so the other half of the batch comes by accumulation.
-    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    checkpoint = folder / f"{name}.json.out" / "checkpoint-2"
-    resumed = run(1, engine, options, checkpoint=checkpoint, name=f"{name}-resumed")
-    assert resumed == pytest.approx(one_process, abs=1e-4)
+    options |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    checkpoint = folder / f"checkpoint-{engine}.json.out" / "checkpoint-2"
+    resumed = run(1, engine, options, checkpoint=checkpoint, name=f"resumed-{engine}")
+    assert resumed == pytest.approx(whole, abs=1e-3)
 
 
 def test_data_parallel_without_a_launcher_is_refused(tiny_model_dir, tmp_path, ranked_rows):
