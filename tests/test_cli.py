@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -171,6 +173,54 @@ def test_a_full_disk_while_training_is_told_as_such(tiny_model_dir, tmp_path):
     assert done.returncode == 1
     assert "cannot write into" in done.stderr
     assert "free space and run the same command again" in done.stderr
+
+
+def train_arguments(model, folder, **options):
+    rows = [
+        {"prompt": f"p{i}", "completions": ["a", "b"], "scores": [1, 0], "sources": ["teacher", "student"]} for i in range(8)
+    ]
+    (folder / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"model": model, "dataset": folder / "r.jsonl", "output_dir": folder / "d", "max_steps": 1, **options}
+    options |= {"bf16": "false", "use_cpu": "true", "report_to": "none"}
+    return [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+
+
+def test_train_takes_the_options_of_accelerate_launch(tiny_model_dir, tmp_path):
+    arguments = train_arguments(
+        tiny_model_dir, tmp_path, eval_dataset=tmp_path / "r.jsonl", eval_strategy="steps", show_groups=1
+    )
+    command = [sys.executable, "-m", "trl_rrtf.cli", "train", "--num_processes", "2", "--cpu", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "d" / "train_result.json").read_text())
+    assert result["steps"] == 1
+    assert (tmp_path / "d" / "training_curves.png").stat().st_size > 10_000
+    assert list((tmp_path / "d" / "ranked_groups").glob("*.parquet"))
+    assert done.stdout.count("│ steps") == 1, "one summary for both processes"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--nonsense", "1"], "`--nonsense` is no option of this stage or of `accelerate launch`"),
+        (["--accelerate_config", "fsdp9"], "`accelerate_config`: `fsdp9` is no file and none of fsdp1, fsdp2"),
+    ],
+)
+def test_unknown_options_of_train_are_named(tiny_model_dir, tmp_path, capsys, extra, message):
+    assert main(["train", *train_arguments(tiny_model_dir, tmp_path), *extra]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_named_accelerate_configuration_is_found(tmp_path):
+    from trl_rrtf.launch import split_launch_arguments
+
+    unknown = ["--accelerate_config", "fsdp2", "--num_processes", "4"]
+    options, rest = split_launch_arguments(["--model", "m", *unknown, "--dataset", "d"], unknown)
+    assert rest == ["--model", "m", "--dataset", "d"]
+    assert options[0] == "--config_file"
+    assert Path(options[1]).name == "fsdp2.yaml"
+    assert options[2:] == ["--num_processes", "4"]
 
 
 def test_env_reports_versions(capsys):

@@ -27,7 +27,12 @@ STAGES = {
     "evaluation": BASE | {"sampling", "judging"},
 }
 # A reward is a small pipeline: programs are taken out of texts, judged and scored.
-OVER_STAGES = {"rewards": BASE | {"sampling", "judging", "ranking"}, "environment": BASE | {"judging"}, "launch": {"errors"}}
+OVER_STAGES = {
+    "rewards": BASE | {"sampling", "judging", "ranking"},
+    "environment": BASE | {"judging"},
+    "launch": {"errors"},
+    "hub": BASE,
+}
 ALLOWED = (
     FOUNDATION
     | STAGES
@@ -115,3 +120,12 @@ def test_recipes_parse():
     for recipe in recipes:
         config = load_pipeline_config(["--config", str(recipe)])
         assert config.benchmarks
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_recipes_parse(recipe):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(recipe))
+    assert config.num_processes >= 1
+    assert config.mixed_precision == "bf16"

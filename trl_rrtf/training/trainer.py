@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 class RRTFTrainer(SFTTrainerHooks):
     """Trains a causal language model on ranked groups of candidates (RRTF, arXiv 2307.14936).
 
-    The loss of a group is `rank_weight` * L_rank + `sft_weight` * L_ft, and the loss of an update is the mean over all of its
-    groups, on all devices and in all accumulated batches. Model loading, PEFT, quantisation, chat templates, fused LM head,
+    The loss of a group is `rank_weight` * L_rank + `sft_weight` * L_ft + `best_logp_penalty` * L_penalty, and the loss of an
+    update is the mean over all of its groups, on all devices and in all accumulated batches. Model loading, PEFT, quantisation, chat templates, fused LM head,
     evaluation and Hub push are those of [`trl.SFTTrainer`](https://huggingface.co/docs/trl/sft_trainer).
 
     ```python
@@ -158,12 +158,15 @@ class RRTFTrainer(SFTTrainerHooks):
         chosen = (self.args.model_init_kwargs or {}).get("attn_implementation")
         if chosen is None and prefix_sharing.can_use_flex_attention(self.model):
             self.model.set_attn_implementation("flex_attention")
+            if reason := self._disproof():
+                self.model.set_attn_implementation("sdpa")
+                logger.warning("FlexAttention is not used, SDPA with a mask is, because %s", reason)
         if self.model.config.get_text_config()._attn_implementation == "flex_attention":
             self.data_collator.pad_to_multiple_of = self.data_collator.pad_to_multiple_of or prefix_sharing.FLEX_BLOCK
         return True
 
     def _disproof(self) -> str | None:
-        """Runs a small group in both layouts; says by how much they differ, or None if they agree."""
+        """Runs a small group in both layouts; says how they differ, or None if they agree."""
         tokens = torch.randint(
             self.model.config.get_text_config().vocab_size, (24,), generator=torch.Generator().manual_seed(0)
         )
@@ -175,9 +178,12 @@ class RRTFTrainer(SFTTrainerHooks):
             "sources": [1, 0],
         }
         group |= {"group_index": 0, "num_dropped": 0}
-        padded, shared = (
-            self.log_likelihoods([group], DataCollatorForRankedGroups(0, prefix_sharing=shared)) for shared in (False, True)
-        )
+        length = prefix_sharing.FLEX_BLOCK
+        collators = [DataCollatorForRankedGroups(0, length, prefix_sharing=sharing) for sharing in (False, True)]
+        try:
+            padded, shared = (self.log_likelihoods([group], collator) for collator in collators)
+        except Exception as error:  # models refuse a mask, and compilers a model, with every kind of error
+            return f"it fails in the shared layout ({type(error).__name__}: {error})"
         difference = float(((padded - shared).abs() / padded.abs()).max())
         allowed = 1e-4 if self.model.dtype == torch.float32 else 3e-2
         return None if difference < allowed else f"the two layouts differ by {difference:.1e} of a log-likelihood"
