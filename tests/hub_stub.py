@@ -1,4 +1,4 @@
-"""A stand-in for the Hub's HTTP API on this machine: takes commits and keeps their files. No machine here reaches the real one."""
+"""A stand-in for the Hub's HTTP API: takes commits and keeps their files. The test machines do not reach the real one."""
 
 from __future__ import annotations
 

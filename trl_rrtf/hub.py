@@ -71,7 +71,7 @@ def ranked_groups_card(
         tags=["trl", "rrtf", "preference", "code"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
     )
-    return DatasetCard.from_template(
+    card: DatasetCard = DatasetCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("ranked_groups_card.md")),
         name=name,
@@ -83,6 +83,7 @@ def ranked_groups_card(
         sources=dict(sources.most_common()),
         settings={key: value for key, value in sorted(settings.items()) if not str(value).startswith("/")},
     )
+    return card
 
 
 def _parquet(groups: Sequence[RankedGroup]) -> bytes:

@@ -1,8 +1,8 @@
 """What of the trainer only a GPU can show; without one, says so and ends with status 0.
 
 - FlexAttention block masks: loss and gradients of the shared layout equal those of padded rows, in float32.
-- bf16, gradient checkpointing, activation offloading, `torch.compile`, two passes, QLoRA (where bitsandbytes is installed): a few
-  updates lower the loss.
+- bf16, gradient checkpointing, activation offloading, `torch.compile`, two passes, QLoRA (where bitsandbytes is installed): a
+  few updates lower the loss.
 
     python recipes/checks/gpu_training.py
 """

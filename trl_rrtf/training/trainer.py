@@ -38,8 +38,9 @@ class RRTFTrainer(SFTTrainerHooks):
     """Trains a causal language model on ranked groups of candidates (RRTF, arXiv 2307.14936).
 
     The loss of a group is `rank_weight` * L_rank + `sft_weight` * L_ft + `best_logp_penalty` * L_penalty, and the loss of an
-    update is the mean over all of its groups, on all devices and in all accumulated batches. Model loading, PEFT, quantisation, chat templates, fused LM head,
-    evaluation and Hub push are those of [`trl.SFTTrainer`](https://huggingface.co/docs/trl/sft_trainer).
+    update is the mean over all of its groups, on all devices and in all accumulated batches. Model loading, PEFT, quantisation,
+    chat templates, fused LM head, evaluation and Hub push are those of
+    [`trl.SFTTrainer`](https://huggingface.co/docs/trl/sft_trainer).
 
     ```python
     trainer = RRTFTrainer(model="path/or/hub-id", args=RRTFConfig(output_dir="out"), train_dataset=ranked_groups)
