@@ -90,11 +90,14 @@ def test_every_proved_architecture_is_tested():
     assert set(ARCHITECTURES) == PROVED_MODEL_TYPES
 
 
-@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("attn_implementation", ["sdpa_segments", "sdpa", "eager"])
 @pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
 def test_loss_and_gradients_equal_those_of_padded_rows(trainer_for, model_type, attn_implementation):
-    trainer = trainer_for(tiny_model(model_type, attn_implementation))
+    trainer = trainer_for(tiny_model(model_type, "eager" if attn_implementation == "eager" else "sdpa"))
     assert trainer.data_collator.prefix_sharing
+    chosen = "eager" if attn_implementation == "eager" else "sdpa_segments"
+    assert trainer.model.config._attn_implementation == chosen
+    trainer.model.set_attn_implementation(attn_implementation)
     groups = tokenized_groups()
     padded_loss, padded = loss_and_gradients(trainer, DataCollatorForRankedGroups(0)(groups))
     assert padded_loss > 1.0

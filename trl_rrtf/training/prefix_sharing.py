@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trl_rrtf.training import segment_attention
 from trl_rrtf.training.collator import PREFIX_SEGMENT
 
 PROVED_MODEL_TYPES = frozenset(
@@ -21,7 +22,7 @@ PROVED_MODEL_TYPES = frozenset(
 those of the padded layout, on both lines of transformers."""
 
 _MASKED_LAYERS = {"full_attention", "sliding_attention"}
-_MASKED_IMPLEMENTATIONS = ("eager", "sdpa", "flex_attention")
+_MASKED_IMPLEMENTATIONS = ("eager", "sdpa", segment_attention.NAME, "flex_attention")
 FLEX_BLOCK = 128
 """Rows for FlexAttention are padded to a multiple of its block size."""
 
@@ -64,8 +65,8 @@ def attention_mask(model_config: Any, part: dict[str, Tensor], dtype: torch.dtyp
         dtype: Of the model, for `eager` attention, which adds the mask to the scores.
 
     Returns:
-        A `BlockMask` for `flex_attention`, a bool (B, 1, L, L) for `sdpa`, an additive one for `eager`; for models that mix
-        full and sliding-window layers, a dictionary of them by kind of layer.
+        A `BlockMask` for `flex_attention`, a bool (B, 1, L, L) for `sdpa` and `sdpa_segments`, an additive one for `eager`; for
+        models that mix full and sliding-window layers, a dictionary of them by kind of layer.
     """
     kinds = set(getattr(model_config, "layer_types", None) or ())
     if "sliding_attention" in kinds:
@@ -94,6 +95,9 @@ def _mask(model_config: Any, part: dict[str, Tensor], window: int | None, dtype:
     row = torch.arange(rows, device=device)[:, None, None, None]
     position = torch.arange(length, device=device)
     allowed = rule(row, torch.zeros_like(row), position[:, None], position[None, :])
+    if model_config._attn_implementation == segment_attention.NAME:
+        allowed.spans = segment_attention.find_spans(part["block_ids"], part["segment_ids"])  # type: ignore[attr-defined]
+        return allowed
     if model_config._attn_implementation == "sdpa":
         return allowed
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
@@ -117,9 +121,18 @@ def obstacle(model: PreTrainedModel) -> str | None:
     return None
 
 
-def can_use_flex_attention(model: PreTrainedModel) -> bool:
-    """Whether FlexAttention runs this model in training: a CUDA device, support by the architecture, no attention dropout."""
+def best_attention(model: PreTrainedModel) -> str | None:
+    """The attention implementation that skips what the mask forbids, for a model that runs on SDPA; None to leave it.
+
+    FlexAttention on a CUDA device, where the architecture supports it and there is no attention dropout; SDPA by segments on a
+    CPU.
+    """
     config = model.config.get_text_config()
+    if config._attn_implementation != "sdpa":
+        return None
+    if model.device.type == "cpu":
+        return segment_attention.NAME
     dropout = max(getattr(config, name, None) or 0.0 for name in ("attention_dropout", "attn_pdrop"))
-    supported = getattr(model, "_supports_flex_attn", False)
-    return bool(model.device.type == "cuda" and supported and dropout == 0 and config._attn_implementation == "sdpa")
+    if model.device.type == "cuda" and getattr(model, "_supports_flex_attn", False) and dropout == 0:
+        return "flex_attention"
+    return None

@@ -157,9 +157,9 @@ class RRTFTrainer(SFTTrainerHooks):
             logger.warning("`prefix_sharing` is off, each candidate repeats its prompt, because %s", reason)
             return False
         chosen = (self.args.model_init_kwargs or {}).get("attn_implementation")
-        if chosen is None and prefix_sharing.can_use_flex_attention(self.model):
-            self.model.set_attn_implementation("flex_attention")
-            if reason := self._disproof():
+        if chosen is None and (better := prefix_sharing.best_attention(self.model)) is not None:
+            self.model.set_attn_implementation(better)
+            if better == "flex_attention" and (reason := self._disproof()) is not None:
                 self.model.set_attn_implementation("sdpa")
                 logger.warning("FlexAttention is not used, SDPA with a mask is, because %s", reason)
         if self.model.config.get_text_config()._attn_implementation == "flex_attention":
