@@ -72,4 +72,5 @@ class HubStub:
             entry = json.loads(line)
             if entry["key"] == "file":
                 self.repos[found[1]][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-        return {"commitUrl": f"{self.endpoint}/commit/0", "commitOid": "0" * 40, "pullRequestUrl": None}
+        address = found[1].removeprefix("models/")
+        return {"commitUrl": f"{self.endpoint}/{address}/commit/{'0' * 40}", "commitOid": "0" * 40, "pullRequestUrl": None}
