@@ -10,6 +10,7 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_rrtf import ConfigError, DataCollatorForRankedGroups, LoadError, RowError, RRTFConfig, RRTFTrainer
+from trl_rrtf.checkpoint_log_probs import CheckpointLogProbs
 from trl_rrtf.training.metrics import STATISTICS
 
 
@@ -170,6 +171,23 @@ def test_training_raises_the_accuracy_and_saves_what_transformers_loads(tiny_mod
     card = (tmp_path / "README.md").read_text()
     assert "| `rank_loss` | rrtf |" in card
     assert "None" not in card
+
+
+def test_a_checkpoint_tells_what_its_model_says_of_a_fixed_text(tiny_model_dir, tmp_path, ranked_rows):
+    trainer = make_trainer(tiny_model_dir, tmp_path, ranked_rows, max_steps=2, save_steps=1)
+    trainer.train()
+    trainer.save_model()
+    earlier = CheckpointLogProbs.load(tmp_path / "checkpoint-1")
+    record = CheckpointLogProbs.load(tmp_path)
+    assert CheckpointLogProbs.load(tmp_path / "checkpoint-2") == record
+    assert earlier.difference(record.log_probs)[0] > 1e-5  # it was trained in between
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert AutoTokenizer.from_pretrained(tmp_path)(record.text)["input_ids"][: len(record.input_ids)] == record.input_ids
+    ids = torch.tensor([record.input_ids])
+    with torch.no_grad():
+        log_probs = model(ids).logits[0, :-1].log_softmax(dim=-1).gather(1, ids[0, 1:, None])[:, 0]
+    mean, largest = record.difference(log_probs.tolist())
+    assert mean <= largest < 1e-4
 
 
 def test_conversational_rows(tiny_model_dir, tmp_path, ranked_rows):

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from trl_rrtf.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.model_paths import require_model
 from trl_rrtf.training import prefix_sharing
@@ -397,6 +399,35 @@ class RRTFTrainer(SFTTrainerHooks):
             logs.update(summarize(sums.cpu()))
             logs["num_tokens"] = float(self.state.num_input_tokens_seen)
         super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, and beside it what it says of a fixed text, so that an export can prove that it reads it right."""
+        log_probs = self._log_probs_of_fixed_text()
+        if self.is_world_process_zero():
+            log_probs.save(Path(output_dir or self.args.output_dir))
+        super().save_model(output_dir, _internal_call)  # pushes the folder, where that is asked for
+
+    def _log_probs_of_fixed_text(self) -> CheckpointLogProbs:
+        """Every process must take part where the weights are sharded."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 512
+        input_ids = self.processing_class(PROBE_TEXT)["input_ids"][: min(512, positions)]
+        row = torch.tensor([input_ids], device=self.model.device)
+        labels = torch.cat([row[:, 1:], torch.full_like(row[:, :1], -100)], dim=1)
+        model = self.model_wrapped if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.model
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            log_probs = self.token_log_probs(model, {"input_ids": row, "attention_mask": torch.ones_like(row)}, labels)
+        self.model.train(was_training)
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
+        return CheckpointLogProbs(
+            text=PROBE_TEXT,
+            input_ids=input_ids,
+            log_probs=[round(value, 6) for value in log_probs.tolist()],
+            dtype=str(dtype).removeprefix("torch."),
+            quantized=getattr(self.model, "is_quantized", False),
+            transformers=transformers.__version__,
+        )
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
