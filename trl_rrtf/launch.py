@@ -50,7 +50,7 @@ def _config_file(name: str) -> Path:
     """A file, or one of the configurations that TRL brings."""
     if Path(name).is_file():
         return Path(name)
-    folder = Path(str(resources.files("trl.accelerate_configs")))
+    folder = Path(str(resources.files("trl"))) / "accelerate_configs"
     found = folder / f"{name}.yaml"
     if not found.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
