@@ -9,6 +9,7 @@ import time
 import pytest
 
 from trl_rrtf import ConfigError, Judge, JudgeConfig, Outcome, Problem, UnitTest
+from trl_rrtf.judging import worker
 
 
 def make_problem(*tests, entry_point="f", setup_code=""):
@@ -278,3 +279,24 @@ def test_canonical_solutions_of_humaneval_pass(judge):
     assert [verdict.outcome for verdict in verdicts] == [Outcome.PASSED] * len(problems)
     broken = list(judge.judge_many((p, f"def {p.entry_point}(*args):\n    return None\n") for p in problems))
     assert all(verdict.outcome is not Outcome.PASSED for verdict in broken)
+
+
+def test_a_judge_closed_while_a_worker_starts_does_not_wait_for_its_program(monkeypatch):
+    """Ctrl-C comes from another thread, also between the start of a process and its entry into the worker's list."""
+    judge = Judge(JudgeConfig(timeout=30, num_workers=1))
+    started = threading.Event()
+    spawn = worker.subprocess.Popen
+
+    def closed_meanwhile(*args, **kwargs):
+        process = spawn(*args, **kwargs)
+        if not started.is_set():
+            started.set()
+            threading.Thread(target=judge.close).start()
+            time.sleep(0.5)
+        return process
+
+    monkeypatch.setattr(worker.subprocess, "Popen", closed_meanwhile)
+    begin = time.monotonic()
+    verdict = judge.judge(asserts("assert f() == 1"), "while True: pass")
+    assert verdict.outcome is Outcome.INFRASTRUCTURE
+    assert time.monotonic() - begin < 15

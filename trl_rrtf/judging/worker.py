@@ -261,6 +261,8 @@ class Worker:
             start_new_session=True,
         )
         self._processes.append(process)
+        if self._closed:  # in the meantime, by another thread, which did not see this process
+            process.kill()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; the first answer that does not come tells
             process.stdin.write(msgpack.packb(settings))
