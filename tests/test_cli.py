@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -147,7 +148,9 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         "--timeout",
         "60",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that starts this suite in the background has it, and what it starts, ignore Ctrl-C.
+    heed_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
     partial = tmp_path / "j.jsonl.partial"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and (not partial.exists() or partial.read_bytes().count(b"\n") < 6):
