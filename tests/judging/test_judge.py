@@ -9,7 +9,7 @@ import time
 import pytest
 
 from trl_rrtf import ConfigError, Judge, JudgeConfig, Outcome, Problem, UnitTest
-from trl_rrtf.judging import worker
+from trl_rrtf.judging import worker as worker_module
 
 
 def make_problem(*tests, entry_point="f", setup_code=""):
@@ -285,7 +285,7 @@ def test_a_judge_closed_while_a_worker_starts_does_not_wait_for_its_program(monk
     """Ctrl-C comes from another thread, also between the start of a process and its entry into the worker's list."""
     judge = Judge(JudgeConfig(timeout=30, num_workers=1))
     started = threading.Event()
-    spawn = worker.subprocess.Popen
+    spawn = worker_module.subprocess.Popen
 
     def closed_meanwhile(*args, **kwargs):
         process = spawn(*args, **kwargs)
@@ -295,7 +295,7 @@ def test_a_judge_closed_while_a_worker_starts_does_not_wait_for_its_program(monk
             time.sleep(0.5)
         return process
 
-    monkeypatch.setattr(worker.subprocess, "Popen", closed_meanwhile)
+    monkeypatch.setattr(worker_module.subprocess, "Popen", closed_meanwhile)
     begin = time.monotonic()
     verdict = judge.judge(asserts("assert f() == 1"), "while True: pass")
     assert verdict.outcome is Outcome.INFRASTRUCTURE
