@@ -1,0 +1,91 @@
+"""Settings of the `export` stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trl_rrtf.errors import ConfigError
+
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+INT8_METHODS = ("weight_only", "dynamic")
+GRAPHS = ("fused", "plain")
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass
+class ExportArguments:
+    """Folders of the `export` stage.
+
+    Attributes:
+        model: A checkpoint: full or sharded weights, or a PEFT adapter, which is merged first.
+        output: Folder for the ONNX model.
+        overwrite: Replace an earlier export.
+    """
+
+    model: str = field(metadata={"help": "Checkpoint to export: a folder (also of a PEFT adapter), or a Hub id."})
+    output: str = field(metadata={"help": "Folder for the ONNX model; it appears whole, once its parity is proved."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier export."})
+
+
+@dataclass
+class ExportConfig:
+    """How a checkpoint becomes an ONNX model.
+
+    Attributes:
+        precision: `fp32`; `fp16` (for CUDA); `int8`; `int4` (weights in blocks, embedding and LM head in int8).
+        device: What the model is for.
+        int8_method: `weight_only` (weights in blocks, activations rounded block by block) or `dynamic` (per-channel weights,
+            activations rounded as a whole).
+        block_size: Weights that share a scale, in `weight_only` int8 and int4.
+        graph: `fused` (ONNX Runtime's `GroupQueryAttention` and `RotaryEmbedding`, on the CPU) or `plain` (Optimum's graph). By
+            default fused for the CPU, where it is faster, and plain for CUDA.
+        push_to_hub: Repository to push the exported folder to, or None.
+
+    Raises:
+        ConfigError: A value is out of range, or two of them contradict each other.
+    """
+
+    precision: str = field(default="fp32", metadata={"help": f"One of {', '.join(PRECISIONS)}."})
+    device: str = field(default="cpu", metadata={"help": "What the model is for: cpu or cuda."})
+    int8_method: str = field(
+        default="weight_only",
+        metadata={"help": "weight_only (blocks; more exact) or dynamic (per-channel weights, activations rounded as a whole)."},
+    )
+    block_size: int = field(default=32, metadata={"help": "Weights that share a scale, in weight-only int8 and int4."})
+    graph: str | None = field(
+        default=None,
+        metadata={
+            "help": "fused (GroupQueryAttention; cpu) or plain (Optimum's graph). Default: fused for cpu, plain for cuda."
+        },
+    )
+    push_to_hub: str | None = field(default=None, metadata={"help": "Hub repository to push the exported folder to."})
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name, choices in (
+            ("precision", PRECISIONS),
+            ("device", DEVICES),
+            ("int8_method", INT8_METHODS),
+            ("graph", (*GRAPHS, None)),
+        ):
+            if getattr(self, name) not in choices:
+                shown = ", ".join(str(choice) for choice in choices)
+                raise ConfigError(f"`{name}`: expected one of {shown}, got {getattr(self, name)!r}")
+        if self.block_size < 16 or self.block_size & (self.block_size - 1):
+            raise ConfigError(f"`block_size`: expected a power of two from 16, got {self.block_size}")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ConfigError(
+                "`precision`: fp16 is for CUDA, ONNX Runtime's CPU provider computes it in fp32 and slower; add `--device cuda`, "
+                "or choose fp32, int8 or int4"
+            )
+        if self.precision == "int8" and self.int8_method == "dynamic" and self.device == "cuda":
+            raise ConfigError(
+                "`int8_method`: the CUDA provider has no dynamic int8 matrix product; use `weight_only`, or `--device cpu`"
+            )
+        if self.graph == "fused" and self.device == "cuda":
+            raise ConfigError("`graph`: the fused graph masks padding in a way that is for the CPU alone; use `plain` for CUDA")
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether attention is fused."""
+        return (self.graph or ("fused" if self.device == "cpu" else "plain")) == "fused"

@@ -1,0 +1,304 @@
+"""ONNX Runtime's fused operators for language models, put into an exported graph.
+
+A plain export computes attention and rotary embedding in dozens of small operators, and concatenates the whole cache in each
+step. Here both are exported as one marker each; afterwards the markers become `com.microsoft` operators:
+
+- `CachedAttention` -> `GroupQueryAttention`, which also appends to the cache. Padding on the left is masked by a bias.
+- `RotaryEmbedding` -> `RotaryEmbedding`, with the model's own cosines and sines of this step as its table.
+
+What the rewritten graph computes is proved by the parity check that follows every export.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.models.llama import modeling_llama
+
+NAME = "onnx_cached_attention"
+"""Name of the attention implementation that leaves markers."""
+
+DOMAIN = "trl_rrtf"
+"""Operator domain of the markers; none is left in a rewritten graph."""
+
+
+class _CachedAttention(torch.autograd.Function):
+    """A marker for the TorchScript exporter; the values it returns while tracing are never used.
+
+    The exporter of `torch.export` has `torch.onnx.ops.symbolic` for that.
+    """
+
+    @staticmethod
+    def symbolic(g: Any, query: Any, key: Any, value: Any, mask: Any, num_heads: int, scale: float, window: int) -> Any:
+        marker = g.op(
+            f"{DOMAIN}::CachedAttention",
+            *(query, key, value, mask),
+            num_heads_i=num_heads,
+            scale_f=scale,
+            local_window_size_i=window,
+        )
+        return marker.setType(query.type().with_sizes([None] * 4) if query.type() is not None else None)
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+        return torch.zeros_like(query).transpose(1, 2).contiguous()
+
+
+class _RotaryEmbedding(torch.autograd.Function):
+    """Like `_CachedAttention`."""
+
+    @staticmethod
+    def symbolic(g: Any, states: Any, cosines: Any, sines: Any, rotary_dim: int) -> Any:
+        return g.op(f"{DOMAIN}::RotaryEmbedding", states, cosines, sines, rotary_dim_i=rotary_dim).setType(states.type())
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, cosines: Tensor, sines: Tensor, rotary_dim: int) -> Tensor:
+        return states.clone()
+
+
+def _marked_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention in the form of `AttentionInterface`; query (B, N, S, H), key and value (B, K, T, H), the cache included."""
+    num_heads, scale, window = int(query.shape[1]), float(scaling or query.shape[-1] ** -0.5), int(sliding_window or -1)
+    if not torch.compiler.is_exporting():
+        return _CachedAttention.apply(query, key, value, attention_mask, num_heads, scale, window), None
+    marker = torch.onnx.ops.symbolic(
+        f"{DOMAIN}::CachedAttention",
+        (query, key, value, attention_mask),
+        {"num_heads": num_heads, "scale": scale, "local_window_size": window},
+        dtype=query.dtype,
+        shape=(query.shape[0], query.shape[2], num_heads, query.shape[3]),
+        version=1,
+    )
+    return marker, None
+
+
+def _marked_rotary_embedding(
+    query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    size = int(cosines.shape[-1])
+    return _marked_rotation(query, cosines, sines, size), _marked_rotation(key, cosines, sines, size)
+
+
+def _marked_rotation(states: Tensor, cosines: Tensor, sines: Tensor, size: int) -> Tensor:
+    if not torch.compiler.is_exporting():
+        marker: Tensor = _RotaryEmbedding.apply(states, cosines, sines, size)
+        return marker
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::RotaryEmbedding",
+        (states, cosines, sines),
+        {"rotary_dim": size},
+        dtype=states.dtype,
+        shape=states.shape,
+        version=1,
+    )
+
+
+def _unchanged_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """The markers take the mask (B, T) as the model gets it."""
+    return attention_mask
+
+
+AttentionInterface.register(NAME, _marked_attention)
+AttentionMaskInterface.register(NAME, _unchanged_mask)
+
+
+@contextlib.contextmanager
+def markers(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model leaves markers when it is exported.
+
+    The rotary embedding is replaced where the model's module has the same function as Llama's; others differ in what they rotate.
+    """
+    config = model.config.get_text_config()
+    earlier = config._attn_implementation
+    module = sys.modules[type(model).__module__]
+    name = "apply_rotary_pos_emb"
+    rotary = getattr(module, name, None)
+    is_llamas = rotary is not None and inspect.getsource(rotary) == inspect.getsource(getattr(modeling_llama, name))
+    model.set_attn_implementation(NAME)
+    if is_llamas:
+        setattr(module, name, _marked_rotary_embedding)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(earlier)
+        if is_llamas:
+            setattr(module, name, rotary)
+
+
+def replace_markers(model: onnx.ModelProto) -> None:
+    """Rewrites a marked graph in place."""
+    rewriter = _Rewriter(model)
+    if any(node.op_type == "CachedAttention" for node in model.graph.node):
+        rewriter.add_attention_inputs()
+    rewriter.rewrite()
+    others = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, "com.microsoft")]
+    del model.opset_import[:]
+    model.opset_import.extend([*others, helper.make_opsetid("com.microsoft", 1)])
+
+
+class _Rewriter:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.nodes: list[onnx.NodeProto] = []
+        self.producers = {output: node for node in self.graph.node for output in node.output}
+        self.constants = {node.output[0] for node in self.graph.node if node.op_type == "Constant"}
+        self.constants |= {tensor.name for tensor in self.graph.initializer}
+        self.cache_heads = {
+            value.name: value.type.tensor_type.shape.dim[1].dim_value
+            for value in self.graph.input
+            if value.name.startswith("past_key_values")
+        }
+        self._rotary_tables: dict[tuple[str, str], tuple[str, str, str]] = {}
+
+    def _add(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=f"{DOMAIN}/{outputs[0]}", **attributes))
+        return outputs[0]
+
+    def _constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
+        if name not in self.constants:
+            self.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
+            self.constants.add(name)
+        return name
+
+    def add_attention_inputs(self) -> None:
+        """What all layers share: lengths, and the bias (B, 1, S, T) that masks padding."""
+        lowest = np.finfo(np.float32).min  # not -inf: a row of padding attends to nothing else
+        self._add("Shape", ["attention_mask"], ["fused/batch"], start=0, end=1)
+        self._add("Shape", ["attention_mask"], ["fused/total_length_1"], start=1, end=2)
+        self._add("Shape", ["input_ids"], ["fused/length_1"], start=1, end=2)
+        self._add("Squeeze", ["fused/total_length_1"], ["fused/total_length_64"])
+        self._add("Cast", ["fused/total_length_64"], ["fused/total_length"], to=TensorProto.INT32)
+        self._add("Sub", ["fused/total_length", self._constant("fused/1", 1, np.int32)], ["fused/last"])
+        self._add("Expand", ["fused/last", "fused/batch"], ["fused/lasts"])
+        self._add("Cast", ["attention_mask"], ["fused/is_token"], to=TensorProto.BOOL)
+        values = [self._constant("fused/seen", 0, np.float32), self._constant("fused/unseen", lowest, np.float32)]
+        self._add("Where", ["fused/is_token", *values], ["fused/bias_2d"])
+        self._add("Unsqueeze", ["fused/bias_2d", self._constant("fused/axes", [1, 2])], ["fused/bias_row"])
+        shape = ["fused/batch", self._constant("fused/one", [1]), "fused/length_1", "fused/total_length_1"]
+        self._add("Concat", shape, ["fused/bias_shape"], axis=0)
+        self._add("Expand", ["fused/bias_row", "fused/bias_shape"], ["fused/bias"])
+
+    def rewrite(self) -> None:
+        appended = {
+            name for node in self.graph.node if node.op_type == "CachedAttention" for name in (node.input[1], node.input[2])
+        }
+        for node in self.graph.node:
+            if node.op_type == "CachedAttention":
+                self._attention(node)
+            elif node.op_type == "RotaryEmbedding" and node.domain == DOMAIN:
+                self._rotary_embedding(node)
+            elif node.op_type == "Reshape":
+                self._reshape(node)
+            elif not appended.intersection(node.output):
+                self.nodes.append(node)
+        used = _used_nodes(self.nodes, {value.name for value in self.graph.output})
+        del self.graph.node[:]
+        self.graph.node.extend(used)
+        del self.graph.value_info[:]  # holds the markers' shapes; the runtime infers what it needs
+
+    def _attention(self, marker: onnx.NodeProto) -> None:
+        """The concatenations of cache and new states go; the operator appends and gives both caches back."""
+        query, all_keys, all_values = marker.input[:3]
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in marker.attribute}
+        flat, past = [], []
+        for part, name in (("query", query), ("key", all_keys), ("value", all_values)):
+            if part != "query":
+                concatenation = self.producers[name]
+                past.append(concatenation.input[0])
+                name = concatenation.input[1]
+            prefix = f"{marker.output[0]}/{part}"
+            self._add("Transpose", [name], [f"{prefix}/by_token"], perm=[0, 2, 1, 3])
+            flat.append(self._add("Reshape", [f"{prefix}/by_token", self._constant("fused/flat", [0, 0, -1])], [prefix]))
+        out = marker.output[0]
+        self._add(
+            "GroupQueryAttention",
+            [*flat, *past, "fused/lasts", "fused/total_length", "", "", "", "fused/bias"],
+            [out, all_keys, all_values],
+            domain="com.microsoft",
+            kv_num_heads=self.cache_heads[past[0]],
+            **attributes,
+        )
+
+    def _rotary_embedding(self, marker: onnx.NodeProto) -> None:
+        states, cosines, sines = marker.input
+        half = helper.get_attribute_value(marker.attribute[0]) // 2
+        key = cosines, sines
+        if key not in self._rotary_tables:
+            self._rotary_tables[key] = self._rotary_table(cosines, sines, half)
+        self._add("RotaryEmbedding", [states, *self._rotary_tables[key]], list(marker.output), domain="com.microsoft")
+
+    def _rotary_table(self, cosines: str, sines: str, half: int) -> tuple[str, str, str]:
+        """(B, S, H) cosines of this step's tokens become a table (B * S, H / 2), and each token's row in it its position."""
+        bounds = [
+            self._constant("fused/0_1", [0]),
+            self._constant(f"fused/{half}_1", [half]),
+            self._constant("fused/last_axis", [-1]),
+        ]
+        tables = []
+        for name in (cosines, sines):
+            self._add("Slice", [name, *bounds], [f"{name}/half"])
+            shape = self._constant(f"fused/rows_{half}", [-1, half])
+            tables.append(self._add("Reshape", [f"{name}/half", shape], [f"{name}/table"]))
+        self._add("Shape", [cosines], [f"{cosines}/shape"], start=0, end=2)
+        self._add("ReduceProd", [f"{cosines}/shape"], [f"{cosines}/count"], keepdims=0)
+        ends = [self._constant("fused/0", 0), f"{cosines}/count", self._constant("fused/step", 1)]
+        self._add("Range", ends, [f"{cosines}/rows"])
+        rows = self._add("Reshape", [f"{cosines}/rows", f"{cosines}/shape"], [f"{cosines}/row_of_token"])
+        return rows, tables[0], tables[1]
+
+    def _reshape(self, node: onnx.NodeProto) -> None:
+        """`view(batch, length, ...)` asks a tensor for two sizes that `Reshape` can copy by itself."""
+        concatenation = self.producers.get(node.input[1])
+        if concatenation is not None and concatenation.op_type == "Concat" and len(concatenation.input) > 2:
+            first, second, *rest = concatenation.input
+            if self._is_size(first, 0) and self._is_size(second, 1) and self.constants.issuperset(rest):
+                sizes = [0, 0, *(int(self._value(name).item()) for name in rest)]
+                shape = self._constant("fused/shape_" + "_".join(map(str, sizes)), sizes)
+                self.nodes.append(helper.make_node("Reshape", [node.input[0], shape], list(node.output), name=node.name))
+                return
+        self.nodes.append(node)
+
+    def _is_size(self, name: str, axis: int) -> bool:
+        """Whether a value is Unsqueeze(Gather(Shape(tensor), axis))."""
+        for operator in ("Unsqueeze", "Gather"):
+            node = self.producers.get(name)
+            if node is None or node.op_type != operator:
+                return False
+            name = node.input[0]
+        shape = self.producers.get(name)
+        index = node.input[1] if node is not None else ""
+        return shape is not None and shape.op_type == "Shape" and index in self.constants and self._value(index).item() == axis
+
+    def _value(self, name: str) -> np.ndarray[Any, Any]:
+        if name in self.producers:
+            return numpy_helper.to_array(helper.get_attribute_value(self.producers[name].attribute[0]))
+        return numpy_helper.to_array(next(tensor for tensor in self.graph.initializer if tensor.name == name))
+
+
+def _used_nodes(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on."""
+    needed, used = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            used.append(node)
+            needed.update(node.input)
+    return used[::-1]

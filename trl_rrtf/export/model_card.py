@@ -1,0 +1,34 @@
+"""The card of an exported folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from trl_rrtf.export.config import ExportConfig
+
+
+def write_onnx_card(folder: Path, source: str, config: ExportConfig, report: dict[str, Any]) -> None:
+    """Writes `README.md`: what was exported, how equal it is, how to run it."""
+    is_on_hub = not Path(source).is_dir()
+    card = ModelCard.from_template(
+        ModelCardData(
+            base_model=source if is_on_hub else None,
+            library_name="optimum",
+            pipeline_tag="text-generation",
+            tags=["onnx", "onnxruntime", "rrtf", config.precision],
+        ),
+        template_path=str(Path(__file__).with_suffix(".md")),
+        # Of a folder only the name is told: where it lies on the author's disk is nobody's business.
+        source=source if is_on_hub else Path(source).name,
+        precision=config.precision,
+        device=config.device,
+        graph="fused" if config.is_fused else "plain",
+        provider=report["provider"],
+        megabytes=round(report["sizes"]["bytes"] / 1e6, 1),
+        parity={name: f"{value:.4g}" for name, value in report["parity"].items()},
+        versions=report["versions"],
+    )
+    card.save(folder / "README.md")

@@ -1,0 +1,87 @@
+"""The graph of a model, exported by PyTorch itself: for transformers 5, where optimum-onnx cannot be installed.
+
+Inputs, outputs and their names are those of an Optimum export, so that both run in the same way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+_BATCH, _LENGTH, _PAST = 2, 3, 5
+"""Sizes of the example that is traced; none is 0 or 1, which would be taken for constants."""
+
+
+class _WithFlatCache(nn.Module):
+    """The model with its cache as a list of tensors."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        cache = DynamicCache()  # without the configuration: sliding layers keep the whole cache and mask it, as Optimum's do
+        for layer in range(len(past_key_values) // 2):
+            cache.update(past_key_values[2 * layer], past_key_values[2 * layer + 1], layer)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return (outputs.logits, *(states for layer in outputs.past_key_values.layers for states in (layer.keys, layer.values)))
+
+
+def export_with_torch(model: PreTrainedModel, folder: Path) -> None:
+    """Writes `model.onnx` with a key-value cache, and the configuration beside it.
+
+    Args:
+        model: The model, in float32.
+        folder: Where to.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or (
+        1 if getattr(config, "multi_query", False) else config.num_attention_heads
+    )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    past = [torch.zeros(_BATCH, heads, _PAST, head_dim) for _ in range(2 * config.num_hidden_layers)]
+    batch, length = torch.export.Dim("batch_size"), torch.export.Dim("sequence_length")
+    total, past_length = torch.export.Dim("total_sequence_length"), torch.export.Dim("past_sequence_length")
+    names = [f"{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
+    arguments: dict[str, Any] = {
+        "input_ids": torch.ones(_BATCH, _LENGTH, dtype=torch.int64),
+        "attention_mask": torch.ones(_BATCH, _PAST + _LENGTH, dtype=torch.int64),
+        "position_ids": torch.arange(_PAST, _PAST + _LENGTH).repeat(_BATCH, 1),
+        "past_key_values": past,
+    }
+    shapes: dict[str, Any] = {
+        "input_ids": {0: batch, 1: length},
+        "attention_mask": {0: batch, 1: total},
+        "position_ids": {0: batch, 1: length},
+        "past_key_values": [{0: batch, 2: past_length} for _ in past],
+    }
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        torch.onnx.export(
+            _WithFlatCache(model).eval(),
+            (),
+            str(folder / "model.onnx"),
+            kwargs=arguments,
+            input_names=["input_ids", "attention_mask", "position_ids", *(f"past_key_values.{name}" for name in names)],
+            output_names=["logits", *(f"present.{name}" for name in names)],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            external_data=True,
+            verbose=False,
+        )
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
