@@ -190,7 +190,7 @@ def train_arguments(model, folder, **options):
 
 def test_train_takes_the_options_of_accelerate_launch(tiny_model_dir, tmp_path):
     arguments = train_arguments(
-        tiny_model_dir, tmp_path, eval_dataset=tmp_path / "r.jsonl", eval_strategy="steps", show_groups=1
+        tiny_model_dir, tmp_path, eval_dataset=tmp_path / "r.jsonl", eval_strategy="steps", eval_steps=1, show_groups=1
     )
     command = [sys.executable, "-m", "trl_rrtf.cli", "train", "--num_processes", "2", "--cpu", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -59,3 +59,5 @@ if trainer.is_world_process_zero():
     result |= {name: value for name, value in final.items() if "/" in name or name == "eval_loss"}
     with open(output, "w") as file:
         json.dump(result, file)
+trainer.accelerator.wait_for_everyone()
+trainer.accelerator.end_training()  # else a thread of the process group may outlive the interpreter, which aborts

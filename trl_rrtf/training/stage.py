@@ -116,6 +116,9 @@ def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: Model
         write_json(output_dir / RESULT_FILE, summary)
     if config.push_to_hub:
         trainer.push_to_hub(dataset_name=arguments.dataset)
+    if trainer.accelerator.num_processes > 1:  # a launched process has nothing else to do; left open, its group may abort it
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
     return {**summary, "output": str(output_dir)}
 
 
