@@ -42,18 +42,18 @@ $(VENV)/.quickstart: $(VENV)/.base pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,quickstart,dev]'
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,quickstart,dev]'
 	$(VENV)/bin/pip check
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,quickstart,dev,docs]'
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,quickstart,dev,docs]'
 	touch $@
 
 $(VENV5)/.dev: constraints-transformers5.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV5)
 	$(VENV5)/bin/pip install --quiet $(TORCH)
-	$(VENV5)/bin/pip install --quiet -c constraints-transformers5.txt -e '.[peft,quickstart,dev]'
+	$(VENV5)/bin/pip install --quiet -c constraints-transformers5.txt -e '.[peft,onnx-transformers5,quickstart,dev]'
 	$(VENV5)/bin/pip check
 	touch $@
 

@@ -15,15 +15,16 @@ ROOT = PACKAGE.parent
 
 # Who may import whom: errors <- groups <- row_files, prompts ... <- problems <- stages <- pipeline <- cli.
 FOUNDATION = {"errors": set(), "groups": {"errors"}, "model_paths": {"errors"}}
-FOUNDATION |= {"python_source": set(), "checkpoint_log_probs": {"errors", "row_files"}}
+FOUNDATION |= {"python_source": set(), "checkpoint_log_probs": {"errors", "row_files"}, "onnx_runtime": {"errors"}}
 FOUNDATION |= {"prompts": {"errors", "groups"}, "row_files": {"errors"}}
-BASE = {"errors", "groups", "row_files", "prompts", "model_paths", "python_source", "checkpoint_log_probs"}
+BASE = {"errors", "groups", "row_files", "prompts", "model_paths", "python_source", "checkpoint_log_probs", "onnx_runtime"}
 STAGES = {
     "problems": BASE,
     "sampling": BASE | {"problems"},
     "judging": BASE,
     "ranking": BASE,
     "training": BASE,
+    "export": BASE,
     "evaluation": BASE | {"sampling", "judging"},
 }
 # A reward is a small pipeline: programs are taken out of texts, judged and scored.

@@ -72,6 +72,16 @@ STAGES = {
         ),
         "trl_rrtf.evaluation.stage:run_evaluate",
     ),
+    "export": Stage(
+        "an ONNX model, from a checkpoint: quantised, proved equal",
+        ("trl_rrtf.export.config:ExportArguments", "trl_rrtf.export.config:ExportConfig"),
+        "trl_rrtf.export.stage:run_export",
+    ),
+    "generate": Stage(
+        "texts for a prompt, from an exported model or a checkpoint",
+        ("trl_rrtf.sampling.generate:GenerateConfig",),
+        "trl_rrtf.sampling.generate:run_generate",
+    ),
 }
 
 _OTHER_COMMANDS = {

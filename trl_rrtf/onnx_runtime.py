@@ -36,7 +36,8 @@ def choose_provider(device: str | None = None) -> str:
     if _PROVIDERS[device] not in available:
         raise ConfigError(
             f"`device`: {device} was asked for, and this onnxruntime ({onnxruntime.__version__}) has only "
-            f"{', '.join(available)}; install `trl-rrtf[onnx-gpu]` in an environment without `onnxruntime`, or use `--device cpu`"
+            f"{', '.join(available)}; install `trl-rrtf[onnx-gpu]` in an environment without `onnxruntime`, or use `--device "
+            "cpu`"
         )
     return _PROVIDERS[device]
 
@@ -54,8 +55,8 @@ def require_onnx_model(folder: str | Path, argument: str = "model") -> Path:
     for name, meaning in ((MODEL_FILE, "graph"), ("config.json", "configuration")):
         if not (folder / name).is_file():
             raise LoadError(
-                f"`{argument}`: `{folder}` has no {name} ({meaning}); export the checkpoint with `trl-rrtf export`, or copy the "
-                "folder again"
+                f"`{argument}`: `{folder}` has no {name} ({meaning}); export the checkpoint with `trl-rrtf export`, or copy "
+                "the folder again"
             )
     return folder
 
@@ -88,8 +89,8 @@ def make_session(folder: str | Path, provider: str, threads: int | None = None) 
         ) from error
     if provider not in session.get_providers():
         raise ConfigError(
-            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU; check the CUDA and cuDNN "
-            "libraries, or use `--device cpu`"
+            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU; check the CUDA and "
+            "cuDNN libraries, or use `--device cpu`"
         )
     return session
 

@@ -1,4 +1,4 @@
-"""A checkpoint, read right: adapters are merged, newer formats converted, and the result compared with the training's record."""
+"""A checkpoint, read right: adapters merged, newer formats converted, the result compared with the training's record."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def load_checkpoint(source: str, scratch: Path) -> Checkpoint:
     if record is None and converted:
         raise ConfigError(
             f"`model`: `{source}` was written by a newer transformers than the {transformers.__version__} here, and has no "
-            "`log_probs.json` to prove that its conversion is right; export it with transformers 5 (another environment), or save "
-            "it once with `RRTFTrainer.save_model`"
+            "`log_probs.json` to prove that its conversion is right; export it with transformers 5 (another environment), or "
+            "save it once with `RRTFTrainer.save_model`"
         )
     proof = (
         {"record": "none: the checkpoint has no log_probs.json"} if record is None else _proof(model, tokenizer, record, source)
@@ -100,7 +100,7 @@ def _proof(
         place = next((i for i, (a, b) in enumerate(zip(input_ids, record.input_ids, strict=False)) if a != b), len(input_ids))
         raise ConfigError(
             f"`model`: the tokenizer of `{source}` gives other tokens than in training (from token {place} of a fixed text on) "
-            f"under transformers {transformers.__version__}; it was trained with {record.transformers}: export with that version"
+            f"under transformers {transformers.__version__}; it was trained with {record.transformers}: export with that"
         )
     ids = torch.tensor([input_ids])
     with torch.inference_mode():
@@ -109,9 +109,9 @@ def _proof(
     tolerance = _QUANTIZED_TOLERANCE if record.quantized else _TOLERANCES[record.dtype]
     if not mean <= tolerance:
         raise ConfigError(
-            f"`model`: under transformers {transformers.__version__} the model of `{source}` gives log-probabilities that differ by "
-            f"{mean:.2g} nats in the mean from those of its training (allowed is {tolerance:g}), so it is misread or damaged; it was "
-            f"trained with transformers {record.transformers}: export with that version"
+            f"`model`: under transformers {transformers.__version__} the model of `{source}` gives log-probabilities that "
+            f"differ by {mean:.2g} nats in the mean from those of its training (allowed is {tolerance:g}), so it is misread or "
+            f"damaged; it was trained with transformers {record.transformers}: export with that"
         )
     return {
         "record": f"log_probs.json of transformers {record.transformers}, computed in {record.dtype}",

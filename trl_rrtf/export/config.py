@@ -75,8 +75,8 @@ class ExportConfig:
             raise ConfigError(f"`block_size`: expected a power of two from 16, got {self.block_size}")
         if self.precision == "fp16" and self.device == "cpu":
             raise ConfigError(
-                "`precision`: fp16 is for CUDA, ONNX Runtime's CPU provider computes it in fp32 and slower; add `--device cuda`, "
-                "or choose fp32, int8 or int4"
+                "`precision`: fp16 is for CUDA, ONNX Runtime's CPU provider computes it in fp32 and slower; add `--device "
+                "cuda`, or choose fp32, int8 or int4"
             )
         if self.precision == "int8" and self.int8_method == "dynamic" and self.device == "cuda":
             raise ConfigError(

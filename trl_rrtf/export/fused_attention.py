@@ -79,7 +79,8 @@ def _marked_attention(
     """Attention in the form of `AttentionInterface`; query (B, N, S, H), key and value (B, K, T, H), the cache included."""
     num_heads, scale, window = int(query.shape[1]), float(scaling or query.shape[-1] ** -0.5), int(sliding_window or -1)
     if not torch.compiler.is_exporting():
-        return _CachedAttention.apply(query, key, value, attention_mask, num_heads, scale, window), None
+        settings = (num_heads, scale, window)
+        return _CachedAttention.apply(query, key, value, attention_mask, *settings), None  # type: ignore[no-untyped-call]
     marker = torch.onnx.ops.symbolic(
         f"{DOMAIN}::CachedAttention",
         (query, key, value, attention_mask),
@@ -100,7 +101,7 @@ def _marked_rotary_embedding(
 
 def _marked_rotation(states: Tensor, cosines: Tensor, sines: Tensor, size: int) -> Tensor:
     if not torch.compiler.is_exporting():
-        marker: Tensor = _RotaryEmbedding.apply(states, cosines, sines, size)
+        marker: Tensor = _RotaryEmbedding.apply(states, cosines, sines, size)  # type: ignore[no-untyped-call]
         return marker
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::RotaryEmbedding",
@@ -125,7 +126,7 @@ AttentionMaskInterface.register(NAME, _unchanged_mask)
 def markers(model: PreTrainedModel) -> Iterator[None]:
     """Inside, the model leaves markers when it is exported.
 
-    The rotary embedding is replaced where the model's module has the same function as Llama's; others differ in what they rotate.
+    The rotary embedding is replaced where the model's module has Llama's function; others differ in what they rotate.
     """
     config = model.config.get_text_config()
     earlier = config._attn_implementation
@@ -262,7 +263,10 @@ class _Rewriter:
         self._add("ReduceProd", [f"{cosines}/shape"], [f"{cosines}/count"], keepdims=0)
         ends = [self._constant("fused/0", 0), f"{cosines}/count", self._constant("fused/step", 1)]
         self._add("Range", ends, [f"{cosines}/rows"])
-        rows = self._add("Reshape", [f"{cosines}/rows", f"{cosines}/shape"], [f"{cosines}/row_of_token"])
+        self._add("Reshape", [f"{cosines}/rows", f"{cosines}/shape"], [f"{cosines}/row_of_position"])
+        # Where the graph counts positions by itself, they are the same for the whole batch.
+        self._add("Shape", ["input_ids"], [f"{cosines}/input_shape"])
+        rows = self._add("Expand", [f"{cosines}/row_of_position", f"{cosines}/input_shape"], [f"{cosines}/row_of_token"])
         return rows, tables[0], tables[1]
 
     def _reshape(self, node: onnx.NodeProto) -> None:
@@ -270,28 +274,42 @@ class _Rewriter:
         concatenation = self.producers.get(node.input[1])
         if concatenation is not None and concatenation.op_type == "Concat" and len(concatenation.input) > 2:
             first, second, *rest = concatenation.input
-            if self._is_size(first, 0) and self._is_size(second, 1) and self.constants.issuperset(rest):
+            sized = {self._sized_tensor(first, 0), self._sized_tensor(second, 1)}
+            if len(sized) == 1 and self._keeps_first_axes(node.input[0], sized.pop()) and self.constants.issuperset(rest):
                 sizes = [0, 0, *(int(self._value(name).item()) for name in rest)]
                 shape = self._constant("fused/shape_" + "_".join(map(str, sizes)), sizes)
                 self.nodes.append(helper.make_node("Reshape", [node.input[0], shape], list(node.output), name=node.name))
                 return
         self.nodes.append(node)
 
-    def _is_size(self, name: str, axis: int) -> bool:
-        """Whether a value is Unsqueeze(Gather(Shape(tensor), axis))."""
-        for operator in ("Unsqueeze", "Gather"):
-            node = self.producers.get(name)
-            if node is None or node.op_type != operator:
-                return False
-            name = node.input[0]
-        shape = self.producers.get(name)
-        index = node.input[1] if node is not None else ""
-        return shape is not None and shape.op_type == "Shape" and index in self.constants and self._value(index).item() == axis
+    def _sized_tensor(self, size: str, axis: int) -> str | None:
+        """The tensor whose size along an axis a value is: Unsqueeze(Gather(Shape(tensor), axis))."""
+        unsqueeze = self.producers.get(size)
+        gather = self.producers.get(unsqueeze.input[0]) if unsqueeze is not None and unsqueeze.op_type == "Unsqueeze" else None
+        if gather is None or gather.op_type != "Gather" or gather.input[1] not in self.constants:
+            return None
+        shape = self.producers.get(gather.input[0])
+        if shape is None or shape.op_type != "Shape" or self._value(gather.input[1]).item() != axis:
+            return None
+        tensor: str = shape.input[0]
+        return tensor
+
+    def _keeps_first_axes(self, name: str, tensor: str | None) -> bool:
+        """Whether a value is a linear layer of the tensor, or what attention gives: batch and length are where they were."""
+        node = self.producers.get(name)
+        if node is not None and node.op_type == "Add":  # a bias
+            node = next((self.producers[part] for part in node.input if part in self.producers), None)
+        if node is None or tensor is None:
+            return False
+        return bool(node.op_type == "CachedAttention" or (node.op_type == "MatMul" and node.input[0] == tensor))
 
     def _value(self, name: str) -> np.ndarray[Any, Any]:
         if name in self.producers:
-            return numpy_helper.to_array(helper.get_attribute_value(self.producers[name].attribute[0]))
-        return numpy_helper.to_array(next(tensor for tensor in self.graph.initializer if tensor.name == name))
+            tensor = helper.get_attribute_value(self.producers[name].attribute[0])
+        else:
+            tensor = next(tensor for tensor in self.graph.initializer if tensor.name == name)
+        value: np.ndarray[Any, Any] = numpy_helper.to_array(tensor)
+        return value
 
 
 def _used_nodes(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:

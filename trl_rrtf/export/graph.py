@@ -51,6 +51,9 @@ def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool) -> onnx.M
     graph = onnx.load(folder / MODEL_FILE)
     for path in folder.glob("*.onnx*"):
         path.unlink()
+    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")  # the exporter's stack traces: as long as a small model, and full of local paths
     if fused:
         fused_attention.replace_markers(graph)
     return graph

@@ -138,20 +138,18 @@ def _quantize_embedding(model: onnx.ModelProto, block_size: int) -> None:
     rounded, scale = f"{name}_Q{_EMBEDDING_BITS}", f"{name}_scales"
     for tensor_name, value in ((rounded, packed), (scale, scales), (f"{name}_shape", np.array(embedding.shape))):
         graph.initializer.append(numpy_helper.from_array(value, tensor_name))
-    blocks = {"bits": _EMBEDDING_BITS, "block_size": block_size, "domain": "com.microsoft"}
+    blocks: dict[str, Any] = {"bits": _EMBEDDING_BITS, "block_size": block_size, "domain": "com.microsoft"}
     transposed = {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] == name}
     nodes: list[Any] = []
     for node in graph.node:
         if node is lookup:
             matrix = f"{name}_matrix"
             nodes.append(helper.make_node("Reshape", [rounded, f"{name}_shape"], [matrix], name=f"{node.name}/matrix"))
-            inputs, axes = [matrix, node.input[1], scale], {"gather_axis": 0, "quantize_axis": 1}
-            nodes.append(helper.make_node("GatherBlockQuantized", inputs, node.output, node.name, **axes, **blocks))
+            inputs, axes = [matrix, node.input[1], scale], {"gather_axis": 0, "quantize_axis": 1, **blocks}
+            nodes.append(helper.make_node("GatherBlockQuantized", inputs, node.output, node.name, **axes))
         elif node.op_type == "MatMul" and node.input[1] in transposed:
-            sizes = {"K": width, "N": vocabulary, "accuracy_level": _ACCURACY_LEVEL}
-            nodes.append(
-                helper.make_node("MatMulNBits", [node.input[0], rounded, scale], node.output, node.name, **sizes, **blocks)
-            )
+            sizes = {"K": width, "N": vocabulary, "accuracy_level": _ACCURACY_LEVEL, **blocks}
+            nodes.append(helper.make_node("MatMulNBits", [node.input[0], rounded, scale], node.output, node.name, **sizes))
         elif not transposed.intersection(node.output):
             nodes.append(node)
     del graph.node[:]

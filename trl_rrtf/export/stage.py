@@ -64,12 +64,18 @@ def run_export(arguments: ExportArguments, config: ExportConfig) -> dict[str, An
             shutil.rmtree(output)
         made.rename(output)
     if config.push_to_hub:
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        repository = api.create_repo(config.push_to_hub, exist_ok=True)
-        api.upload_folder(repo_id=repository.repo_id, folder_path=output, commit_message="Upload ONNX model")
+        push_folder(output, config.push_to_hub)
     return _summary(report, output)
+
+
+def push_folder(folder: Path, repo_id: str) -> str:
+    """Uploads an exported folder, its card and report included, in one commit; returns the address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    address = api.create_repo(repo_id, exist_ok=True)
+    api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload ONNX model")
+    return str(address)
 
 
 def _finished(output: Path, arguments: ExportArguments, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -81,8 +87,8 @@ def _finished(output: Path, arguments: ExportArguments, settings: dict[str, Any]
     if report.get("settings") == settings:
         return dict(report)
     raise OutputError(
-        f"`output`: `{output}` is there already{' with other settings' if report else ''}; choose another folder, or replace it with "
-        "`--overwrite true`"
+        f"`output`: `{output}` is there already{' with other settings' if report else ''}; choose another folder, or replace "
+        "it with `--overwrite true`"
     )
 
 
@@ -141,8 +147,8 @@ def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> dict[s
     violations = parity.violations(precision.max_relative_difference, precision.max_perplexity_ratio)
     if violations:
         raise OutputError(
-            f"the {config.precision} graph does not compute what the checkpoint does: {'; '.join(violations)}. Nothing was written; "
-            "choose a more exact precision"
+            f"the {config.precision} graph does not compute what the checkpoint does: {'; '.join(violations)}. Nothing was "
+            "written; choose a more exact precision"
             + (", a smaller `--block_size`, or `--int8_method weight_only`" if config.precision.startswith("int") else "")
         )
     allowed = {

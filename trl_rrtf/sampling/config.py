@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.prompts import PROMPT_STYLES
 
-ENGINES = ("transformers",)
+ENGINES = ("transformers", "onnx")
 """Names of the sampling engines."""
 
 MODEL_SOURCES = ("student", "teacher")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass
@@ -45,7 +46,8 @@ class SamplingConfig:
     Attributes:
         model: Folder or Hub id.
         source: Whether the model is a `student` or a `teacher`.
-        engine: What runs the model.
+        engine: What runs the model: `transformers`, or `onnx` for a folder that `trl-rrtf export` wrote.
+        device: `cpu` or `cuda`, for the engine `onnx`; by default CUDA where it is.
         num_generations: Candidates per problem.
         temperature: 0 is greedy.
         top_p: Nucleus.
@@ -65,6 +67,9 @@ class SamplingConfig:
     model: str = field(metadata={"help": "Model to sample from: a folder, or a Hub id."})
     source: str = field(default="student", metadata={"help": "What the model is.", "choices": list(MODEL_SOURCES)})
     engine: str = field(default="transformers", metadata={"help": "What runs the model.", "choices": list(ENGINES)})
+    device: str | None = field(
+        default=None, metadata={"help": "For the engine onnx: cpu or cuda. Default: cuda where it is, else cpu."}
+    )
     num_generations: int = field(default=8, metadata={"help": "Candidates per problem."})
     temperature: float = field(default=0.8, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(default=0.95, metadata={"help": "Nucleus: the smallest set of tokens with this probability."})
@@ -93,11 +98,12 @@ class SamplingConfig:
         for name, choices in (
             ("source", MODEL_SOURCES),
             ("engine", ENGINES),
+            ("device", (*DEVICES, None)),
             ("prompt_style", tuple(PROMPT_STYLES)),
             ("dtype", DTYPES),
         ):
             if getattr(self, name) not in choices:
-                raise ConfigError(f"`{name}`: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+                raise ConfigError(f"`{name}`: expected one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}")
         for name in ("num_generations", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}`: expected at least 1, got {getattr(self, name)}")

@@ -48,6 +48,10 @@ def make_sampler(config: SamplingConfig) -> Sampler:
     Raises:
         LoadError: The model is not there.
     """
-    from trl_rrtf.sampling.transformers_sampler import TransformersSampler  # the only engine; imports torch
+    if config.engine == "onnx":
+        from trl_rrtf.sampling.onnx_sampler import OnnxSampler
+
+        return OnnxSampler(config.model, config.device)
+    from trl_rrtf.sampling.transformers_sampler import TransformersSampler  # imports torch
 
     return TransformersSampler(config.model, dtype=config.dtype)

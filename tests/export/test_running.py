@@ -1,0 +1,109 @@
+"""Running an exported model: plain Optimum, the `onnx` sampler, `generate`, the command line, the Hub."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.export.test_export import ARCHITECTURES, checkpoint, export
+from tests.hub_stub import HubStub
+from tests.test_hub import run
+from trl_rrtf import ConfigError, SamplingConfig
+from trl_rrtf.cli import main
+from trl_rrtf.sampling import make_sampler
+from trl_rrtf.sampling.transformers_sampler import TransformersSampler
+
+pytest.importorskip("onnxruntime")
+LINE = int(transformers.__version__.split(".")[0])
+needs_optimum = pytest.mark.skipif(LINE != 4, reason="Optimum needs transformers 4")
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12, "stop_strings": [], "seed": 0}
+PROMPTS = ["def add(a, b):", "for item in items:\n    if item is None:\n", "x"]
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_model_dir, tmp_path_factory):
+    return checkpoint("llama", tiny_model_dir, tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def exported(llama, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    export(llama, folder)
+    return folder
+
+
+@needs_optimum
+def test_plain_optimum_loads_the_folder_and_generates_the_same(llama, exported):
+    from optimum.onnxruntime import ORTModelForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(exported, padding_side="left")
+    inputs = tokenizer(PROMPTS, return_tensors="pt", padding=True, return_token_type_ids=False)
+    texts = [
+        model.generate(**inputs, max_new_tokens=16, do_sample=False)
+        for model in (ORTModelForCausalLM.from_pretrained(exported), AutoModelForCausalLM.from_pretrained(llama))
+    ]
+    assert torch.equal(*texts)
+
+
+@needs_optimum
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt_bigcode"])
+def test_the_sampler_gives_the_texts_of_pytorch(model_type, tiny_model_dir, tmp_path):
+    """Also where heads are wider than their share of the hidden size (Qwen3), which plain Optimum cannot start."""
+    assert ARCHITECTURES["qwen3"]["head_dim"] != ARCHITECTURES["qwen3"]["hidden_size"] // 4
+    model = checkpoint(model_type, tiny_model_dir, tmp_path / "model")
+    export(model, tmp_path / "onnx")
+    ours = make_sampler(SamplingConfig(str(tmp_path / "onnx"), engine="onnx"))
+    theirs = TransformersSampler(str(model), dtype="float32")
+    assert ours.sample(PROMPTS, num_generations=1, **GREEDY) == theirs.sample(PROMPTS, num_generations=1, **GREEDY)
+    drawn = {**GREEDY, "temperature": 1.0, "top_p": 0.9}
+    assert ours.sample(PROMPTS, num_generations=3, **drawn) == ours.sample(PROMPTS, num_generations=3, **drawn)
+    assert len(set(ours.sample(PROMPTS[:1], num_generations=4, **drawn)[0])) > 1
+
+
+@needs_optimum
+def test_the_command_line_exports_samples_and_generates(llama, tmp_path, capsys):
+    onnx = str(tmp_path / "onnx")
+    assert main(["export", "--model", str(llama), "--output", onnx, "--precision", "int8"]) == 0
+    assert "greedy tokens that agree" in capsys.readouterr().out
+    problem = {
+        "problem_id": "p/1",
+        "prompt": "Write f.",
+        "tests": [{"kind": "assert", "code": "assert True"}],
+        "entry_point": "f",
+    }
+    (tmp_path / "p.jsonl").write_text(json.dumps(problem) + "\n")
+    sample = ["sample", "--engine", "onnx", "--model", onnx, "--problems", str(tmp_path / "p.jsonl"), "--max_new_tokens", "8"]
+    assert main([*sample, "--output", str(tmp_path / "c.jsonl"), "--num_generations", "3"]) == 0
+    assert len(json.loads((tmp_path / "c.jsonl").read_text())["completions"]) == 3
+    for model in (onnx, str(llama)):
+        capsys.readouterr()
+        assert main(["generate", "--model", model, "--prompt", "def f(x):", "--chat", "false", "--max_new_tokens", "6"]) == 0
+        assert "texts" in capsys.readouterr().out
+    assert main(["generate", "--model", onnx, "--prompt", "x", "--device", "cuda"]) == 1
+    assert "cuda was asked for" in capsys.readouterr().err
+    assert main(["sample", "--engine", "onnx", "--model", str(llama), *sample[5:], "--output", str(tmp_path / "d.jsonl")]) == 1
+    assert "has no model.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(LINE == 4, reason="Optimum is there")
+def test_without_optimum_the_engine_says_what_it_needs(exported):
+    with pytest.raises(ConfigError, match="onnx needs optimum-onnx"):
+        make_sampler(SamplingConfig(str(exported), engine="onnx"))
+
+
+PUSH = "import sys, pathlib; from trl_rrtf.export.stage import push_folder; push_folder(pathlib.Path(sys.argv[1]), sys.argv[2])"
+
+
+def test_the_exported_folder_is_pushed_with_its_card(exported):
+    hub = HubStub()
+    try:
+        run(hub, PUSH, exported, "me/tiny-onnx")
+        files = hub.repos["models/me/tiny-onnx"]
+        assert {"model.onnx", "config.json", "tokenizer.json", "export_report.json", "README.md"} <= set(files)
+        assert b"onnxruntime" in files["README.md"]
+    finally:
+        hub.close()

@@ -1,0 +1,58 @@
+"""The `onnx` engine: an exported model in ONNX Runtime, through `optimum.onnxruntime.ORTModelForCausalLM`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from trl_rrtf.errors import ConfigError
+from trl_rrtf.onnx_runtime import choose_provider, make_session, require_onnx_model
+from trl_rrtf.sampling.transformers_sampler import TransformersSampler
+
+
+class OnnxSampler(TransformersSampler):
+    """Samples with ONNX Runtime.
+
+    Args:
+        model: Folder that `trl-rrtf export` wrote, or a Hub id of one.
+        device: `cpu`, `cuda`, or None for CUDA where it is, else the CPU.
+
+    Raises:
+        LoadError: The folder is not complete.
+        ConfigError: CUDA was asked for and is not there, or optimum-onnx is not installed.
+    """
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        if importlib.util.find_spec("optimum") is None:
+            raise ConfigError(
+                "`engine`: onnx needs optimum-onnx, which needs transformers 4; install `trl-rrtf[onnx]` in an environment "
+                "with it (the exported folder works there too)"
+            )
+        self._take(load_onnx_model(model, device), AutoTokenizer.from_pretrained(model))
+
+    def _repeat(self, encoded: dict[str, torch.Tensor], times: int) -> dict[str, Any]:
+        """Repeats each prompt for its candidates; the cache of `ORTModelForCausalLM` cannot be repeated."""
+        return {name: value.repeat_interleave(times, dim=0) for name, value in encoded.items()}
+
+
+def load_onnx_model(model: str, device: str | None = None) -> Any:
+    """Loads an exported model as `ORTModelForCausalLM`, with IO binding on CUDA.
+
+    Args:
+        model: Folder or Hub id.
+        device: As in [`OnnxSampler`][trl_rrtf.sampling.onnx_sampler.OnnxSampler].
+    """
+    from optimum.onnxruntime import ORTModelForCausalLM
+
+    provider = choose_provider(device)
+    if Path(model).exists():
+        make_session(require_onnx_model(model), provider)  # tells what is wrong with it
+    loaded = ORTModelForCausalLM.from_pretrained(model, provider=provider, use_io_binding=provider != "CPUExecutionProvider")
+    # Where heads are wider than their share of the hidden size (Qwen3), Optimum would start with a cache of a wrong size.
+    loaded.embed_size_per_head = loaded.input_shapes["past_key_values.0.key"][-1]
+    loaded.num_key_value_heads = loaded.input_shapes["past_key_values.0.key"][1]
+    return loaded
