@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from typing import Any
@@ -12,6 +13,7 @@ from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import probe_isolation
 
 _PACKAGES = ("trl-rrtf", "trl", "transformers", "torch", "accelerate", "datasets", "peft", "huggingface-hub")
+_ONNX_PACKAGES = ("optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 def environment() -> dict[str, Any]:
@@ -28,8 +30,9 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in (*_PACKAGES, *_ONNX_PACKAGES)},
         "CUDA devices": ", ".join(devices),
+        "ONNX Runtime providers": _providers(),
         "TRL usage pings": "off" if pings_off else "on (HF_HUB_DISABLE_TELEMETRY=1 turns them off)",
         **_isolation(),
     }
@@ -43,6 +46,14 @@ def _isolation() -> dict[str, str]:
         return {"isolation": f"the judge does not work here: {error}"}
     properties = {f"isolation: {name}": "yes" if holds else "NO" for name, holds in found.properties.items()}
     return {**properties, **{f"layer: {name}": state for name, state in found.layers.items()}}
+
+
+def _providers() -> str:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "none"
+    import onnxruntime
+
+    return ", ".join(onnxruntime.get_available_providers())
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,334 @@
+"""Engines and precisions for inference on one machine, in one run: size, memory, speed, agreement, pass@1.
+
+Like Table 4 of the PanGu-Coder2 paper, for a small model on the CPU (or CUDA, with `--device cuda`).
+
+- `torch`, `torch-compiled`: `generate` of transformers, eager and compiled with a static cache, in float32.
+- `ct2-int8`: CTranslate2, a peer (`pip install ctranslate2`).
+- `onnx-fp32-plain`: Optimum's graph; `onnx-fp32`, `onnx-int8`, `onnx-int4`: what `trl-rrtf export` makes; on CUDA `onnx-fp16`.
+- `genai-int4`: onnxruntime-genai's own builder and generator (`pip install onnxruntime-genai`).
+
+Every engine runs in a process of its own, one after the other, on the same prompts, greedily. An engine that is not
+installed, or fails, is told as such. Speeds are medians over the rounds, with prompts of 64 tokens. Agreement is the share of greedy
+tokens that are those of the first engine, up to the first other one of each answer.
+
+    python recipes/benchmarks/inference.py --model PATH --work FOLDER [--engines torch,onnx-int8] [--plot FILE.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ENGINES = (
+    "torch",
+    "torch-compiled",
+    "ct2-int8",
+    "onnx-fp32-plain",
+    "onnx-fp32",
+    "onnx-fp16",
+    "onnx-int8",
+    "onnx-int4",
+    "genai-int4",
+)
+PROBLEMS = Path(__file__).parents[1] / "data" / "easy_problems.jsonl"
+SYSTEM = "Answer with a Python function, and nothing else."
+
+
+def load_problems(limit):
+    """Held-out easy problems."""
+    from trl_rrtf import load_problems as load
+
+    return [problem for problem in load(str(PROBLEMS)) if problem.extra.get("split") == "heldout"][:limit]
+
+
+def encode(tokenizer, problems):
+    """Token ids of each problem as a chat."""
+    chats = [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": problem.prompt}] for problem in problems]
+    return [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"] for chat in chats]
+
+
+def make_engine(name, model, work, device):
+    """Returns (generate, size in bytes): `generate(prompts, new_tokens, exactly)` gives a list of token ids per prompt."""
+    if name.startswith("torch"):
+        return torch_engine(name, model, device), sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
+    if name.startswith("onnx"):
+        folder = work / name
+        _, precision, *plain = name.split("-")
+        options = ["--graph", "plain"] if plain else []
+        options += ["--device", device] if device == "cuda" else []
+        command = [
+            "-m",
+            "trl_rrtf.cli",
+            "export",
+            "--model",
+            model,
+            "--output",
+            str(folder),
+            "--precision",
+            precision,
+            *options,
+        ]
+        subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+        return onnx_engine(folder, device), sum(path.stat().st_size for path in folder.glob("model.onnx*"))
+    make = {"ct2-int8": ctranslate2_engine, "genai-int4": genai_engine}[name]
+    folder = work / name
+    return make(model, folder), sum(
+        path.stat().st_size for path in folder.rglob("*") if path.suffix in (".bin", ".onnx", ".data")
+    )
+
+
+def padded(prompts, pad_token_id, device):
+    """Inputs padded on the left."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = [[pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
+
+
+def with_generate(model, pad_token_id, device, **settings):
+    """An engine on anything that has transformers' `generate`."""
+    import torch
+
+    def generate(prompts, new_tokens, exactly):
+        inputs = padded(prompts, pad_token_id, device)
+        shortest = {"min_new_tokens": new_tokens} if exactly else {}
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs, do_sample=False, max_new_tokens=new_tokens, pad_token_id=pad_token_id, **shortest, **settings
+            )
+        return output[:, inputs["input_ids"].shape[1] :].tolist()
+
+    return generate
+
+
+def torch_engine(name, path, device):
+    """PyTorch; compiled, the steps with one token are."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.float32 if device == "cpu" else torch.float16
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
+    settings = {}
+    if name == "torch-compiled":
+        eager, compiled = model.forward, torch.compile(model.forward, dynamic=False)
+
+        def forward(*args, input_ids=None, **kwargs):
+            chosen = compiled if input_ids is not None and input_ids.shape[1] == 1 else eager
+            return chosen(*args, input_ids=input_ids, **kwargs)
+
+        model.forward = forward
+        settings = {"cache_implementation": "static"}
+    return with_generate(model, AutoTokenizer.from_pretrained(path).pad_token_id, device, **settings)
+
+
+def onnx_engine(folder, device):
+    """An exported folder in ONNX Runtime."""
+    from transformers import AutoTokenizer
+
+    from trl_rrtf.sampling.onnx_sampler import load_onnx_model
+
+    return with_generate(load_onnx_model(str(folder), device), AutoTokenizer.from_pretrained(folder).pad_token_id, device)
+
+
+def ctranslate2_engine(model, folder):
+    """CTranslate2 in int8."""
+    import ctranslate2
+    from transformers import AutoTokenizer
+
+    if not folder.is_dir():
+        ctranslate2.converters.TransformersConverter(model).convert(str(folder), quantization="int8")
+    generator = ctranslate2.Generator(str(folder), device="cpu", compute_type="int8", intra_threads=cores())
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def generate(prompts, new_tokens, exactly):
+        tokens = [tokenizer.convert_ids_to_tokens(prompt) for prompt in prompts]
+        results = generator.generate_batch(
+            tokens,
+            max_length=new_tokens,
+            min_length=new_tokens if exactly else 0,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+        )
+        return [result.sequences_ids[0] for result in results]
+
+    return generate
+
+
+def genai_engine(model, folder):
+    """onnxruntime-genai's own graph and generator."""
+    import onnxruntime_genai as genai
+
+    if not (folder / "model.onnx").is_file():
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", model, "-o", str(folder), "-c", str(folder)]
+        subprocess.run([*command, "-p", "int4", "-e", "cpu"], check=True, capture_output=True)
+    loaded = genai.Model(str(folder))
+
+    def generate(prompts, new_tokens, exactly):
+        lengths = {len(prompt) for prompt in prompts}
+        if len(lengths) > 1:  # its graph counts positions from the left end of a padded row
+            return [generate([prompt], new_tokens, exactly)[0] for prompt in prompts]
+        [length] = lengths
+        parameters = genai.GeneratorParams(loaded)
+        shortest = {"min_length": length + new_tokens} if exactly else {}
+        parameters.set_search_options(do_sample=False, max_length=length + new_tokens, batch_size=len(prompts), **shortest)
+        generator = genai.Generator(loaded, parameters)
+        generator.append_tokens(prompts)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return [list(map(int, generator.get_sequence(row)))[length:] for row in range(len(prompts))]
+
+    return generate
+
+
+def cores():
+    """Cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def measure(options):
+    """One engine; prints a JSON line."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    problems = load_problems(options.problems)
+    prompts = encode(tokenizer, problems)
+    generate, size = make_engine(options.measure, options.model, options.work, options.device)
+    row = {"engine": options.measure, "size_mb": size / 1e6}
+
+    same_length = [(prompts[0] * 64)[:64]] * max(options.batches)  # so that every engine can run the batch as one
+    for batch in options.batches:
+        generate(same_length[:batch], 2, True)
+        generate(same_length[:batch], options.new_tokens, True)  # compiles and warms up
+        first, token = [], []
+        for _ in range(options.rounds):
+            started = time.perf_counter()
+            generate(same_length[:batch], 1, True)
+            first.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            generate(same_length[:batch], options.new_tokens, True)
+            token.append((time.perf_counter() - started - first[-1]) / (options.new_tokens - 1))
+        if batch == 1:
+            row |= {"first_ms": 1000 * statistics.median(first), "token_ms": 1000 * statistics.median(token)}
+        row[f"rate_{batch}"] = batch / statistics.median(token)
+
+    if options.measure != "torch-compiled":  # it would be compiled again for every length, to give what `torch` gives
+        answers = []
+        for start in range(0, len(prompts), 8):
+            answers += generate(prompts[start : start + 8], options.answer_tokens, False)
+        row["answers"] = answers
+        row["passed"] = passed(problems, [tokenizer.decode(answer, skip_special_tokens=True) for answer in answers])
+    row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(row))
+
+
+def passed(problems, texts):
+    """How many texts hold a program that passes."""
+    from trl_rrtf import Judge, Outcome, extract_program
+
+    with Judge() as judge:
+        verdicts = judge.judge_many(
+            (problem, extract_program(text, problem)) for problem, text in zip(problems, texts, strict=True)
+        )
+        return sum(verdict.outcome is Outcome.PASSED for verdict in verdicts)
+
+
+def agreement(answers, reference):
+    """Share of tokens that are the same as PyTorch's, up to the first other one of each answer."""
+    same, total = 0, 0
+    for ours, theirs in zip(answers, reference, strict=True):
+        total += len(theirs)
+        for a, b in zip(ours, theirs, strict=False):
+            if a != b:
+                break
+            same += 1
+    return same / max(1, total)
+
+
+def main():
+    """Runs every engine in turn and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="checkpoint folder")
+    parser.add_argument("--work", type=Path, required=True, help="folder for exported models, kept for the next run")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="with commas; the first is what agreement is counted from")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32])
+    parser.add_argument("--new_tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--problems", type=int, default=24, help="held-out easy problems for agreement and pass@1")
+    parser.add_argument("--answer_tokens", type=int, default=80)
+    parser.add_argument("--plot", type=Path, help="picture to write")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.measure:
+        measure(options)
+        return
+    rows = []
+    for engine in options.engines.split(","):
+        if (engine == "onnx-fp16") != (options.device == "cuda") and engine.startswith("onnx"):
+            continue
+        command = [sys.executable, __file__, *sys.argv[1:], "--measure", engine]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            print(f"{engine} failed: {reason}", file=sys.stderr)
+            continue
+        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        shown = {name: value for name, value in rows[-1].items() if name != "answers"}
+        print(json.dumps(shown), file=sys.stderr, flush=True)
+    for row in rows:
+        if "answers" in row:
+            row["agreement"] = agreement(row["answers"], rows[0]["answers"])
+    print_table(rows, options)
+    if options.plot:
+        plot(rows, options.plot)
+
+
+def print_table(rows, options):
+    """Prints the table in Markdown."""
+    import torch
+    import transformers
+
+    print(f"\n{cores()} cores, {platform.machine()}; torch {torch.__version__}, transformers {transformers.__version__}\n")
+    rates = " | ".join(f"tokens/s at {batch}" for batch in options.batches)
+    print(f"| engine | size, MB | peak memory, MB | first token, ms | ms per token | {rates} | agreement | passed |")
+    print("|---" * (7 + len(options.batches)) + "|")
+    for row in rows:
+        speeds = " | ".join(f"{row[f'rate_{batch}']:.0f}" for batch in options.batches)
+        latency = f"{row.get('first_ms', float('nan')):.0f} | {row.get('token_ms', float('nan')):.1f}"
+        exactness = f"{row['agreement']:.2f} | {row['passed']} of {options.problems}" if "passed" in row else " | "
+        print(f"| {row['engine']} | {row['size_mb']:.0f} | {row['peak_mb']:.0f} | {latency} | {speeds} | {exactness} |")
+
+
+def plot(rows, path):
+    """Time per token against size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.8))
+    for row in rows:
+        axes.scatter(row["size_mb"], row["token_ms"])
+        axes.annotate(row["engine"], (row["size_mb"], row["token_ms"]), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    axes.set_xlabel("size, MB")
+    axes.set_ylabel("ms per token at batch 1")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
