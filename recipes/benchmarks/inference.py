@@ -7,9 +7,9 @@ Like Table 4 of the PanGu-Coder2 paper, for a small model on the CPU (or CUDA, w
 - `onnx-fp32-plain`: Optimum's graph; `onnx-fp32`, `onnx-int8`, `onnx-int4`: what `trl-rrtf export` makes; on CUDA `onnx-fp16`.
 - `genai-int4`: onnxruntime-genai's own builder and generator (`pip install onnxruntime-genai`).
 
-Every engine runs in a process of its own, one after the other, on the same prompts, greedily. An engine that is not
-installed, or fails, is told as such. Speeds are medians over the rounds, with prompts of 64 tokens. Agreement is the share of greedy
-tokens that are those of the first engine, up to the first other one of each answer.
+Every engine runs in a process of its own, one after the other, on the same prompts, greedily. One that is not installed, or
+fails, is told as such. Speeds are medians over the rounds, with prompts of 64 tokens. Agreement is the share of greedy tokens
+that are those of the first engine, up to the first other one of each answer.
 
     python recipes/benchmarks/inference.py --model PATH --work FOLDER [--engines torch,onnx-int8] [--plot FILE.png]
 """

@@ -31,6 +31,7 @@ ARCHITECTURES = {
     "qwen2": LLAMA_LIKE,
     "qwen3": {**LLAMA_LIKE, "head_dim": 16},
     "gemma": GEMMA_LIKE,
+    "gemma2": {**GEMMA_LIKE, "query_pre_attn_scalar": 16, "sliding_window": 8, "attn_logit_softcapping": 2.0},
     "gemma3_text": {**GEMMA_LIKE, **GEMMA_3},
     "gpt2": GPT_LIKE,
     "gpt_bigcode": GPT_LIKE,

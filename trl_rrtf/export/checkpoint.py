@@ -80,6 +80,8 @@ def load_checkpoint(source: str, scratch: Path) -> Checkpoint:
     except Exception as error:  # safetensors raises its own, with no common base
         raise LoadError(f"`model`: the weights of `{source}` are damaged ({error}); copy the checkpoint again") from error
     model.eval()
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # SDPA leaves Gemma 2's soft cap out
     if record is None and converted:
         raise ConfigError(
             f"`model`: `{source}` was written by a newer transformers than the {transformers.__version__} here, and has no "

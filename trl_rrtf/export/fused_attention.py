@@ -39,13 +39,16 @@ class _CachedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def symbolic(g: Any, query: Any, key: Any, value: Any, mask: Any, num_heads: int, scale: float, window: int) -> Any:
+    def symbolic(
+        g: Any, query: Any, key: Any, value: Any, mask: Any, num_heads: int, scale: float, window: int, softcap: float
+    ) -> Any:
         marker = g.op(
             f"{DOMAIN}::CachedAttention",
             *(query, key, value, mask),
             num_heads_i=num_heads,
             scale_f=scale,
             local_window_size_i=window,
+            softcap_f=softcap,
         )
         return marker.setType(query.type().with_sizes([None] * 4) if query.type() is not None else None)
 
@@ -74,19 +77,25 @@ def _marked_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form of `AttentionInterface`; query (B, N, S, H), key and value (B, K, T, H), the cache included."""
-    num_heads, scale, window = int(query.shape[1]), float(scaling or query.shape[-1] ** -0.5), int(sliding_window or -1)
+    attributes: dict[str, Any] = {
+        "num_heads": int(query.shape[1]),
+        "scale": float(scaling or query.shape[-1] ** -0.5),
+        "local_window_size": int(sliding_window or -1),
+        "softcap": float(softcap or 0.0),
+    }
+    inputs = (query, key, value, attention_mask)
     if not torch.compiler.is_exporting():
-        settings = (num_heads, scale, window)
-        return _CachedAttention.apply(query, key, value, attention_mask, *settings), None  # type: ignore[no-untyped-call]
+        return _CachedAttention.apply(*inputs, *attributes.values()), None  # type: ignore[no-untyped-call]
     marker = torch.onnx.ops.symbolic(
         f"{DOMAIN}::CachedAttention",
-        (query, key, value, attention_mask),
-        {"num_heads": num_heads, "scale": scale, "local_window_size": window},
+        inputs,
+        attributes,
         dtype=query.dtype,
-        shape=(query.shape[0], query.shape[2], num_heads, query.shape[3]),
+        shape=(query.shape[0], query.shape[2], query.shape[1], query.shape[3]),
         version=1,
     )
     return marker, None

@@ -43,19 +43,8 @@ def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -
     config = constructor(model.config, use_past=True, use_past_in_inputs=True)
     if marked:  # Optimum would load the graph to find out static sizes
         config.fix_dynamic_axes = lambda *args, **kwargs: None
-    # Optimum turns the model into one for export; only its own steps know how to turn it back.
-    with _quiet(), _unchanged_settings(model):
+    with _quiet():
         onnx_export_from_model(model, folder, task=_TASK, do_validation=False, custom_onnx_configs={"model": config})
-
-
-@contextlib.contextmanager
-def _unchanged_settings(model: PreTrainedModel) -> Iterator[None]:
-    """Optimum moves generation settings out of the model's configuration, and writes `use_cache` into it."""
-    earlier = model.config.to_dict()
-    try:
-        yield
-    finally:
-        model.config.update({name: value for name, value in earlier.items() if name in ("use_cache",)})
 
 
 @contextlib.contextmanager
