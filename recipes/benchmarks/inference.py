@@ -63,19 +63,8 @@ def make_engine(name, model, work, device):
         _, precision, *plain = name.split("-")
         options = ["--graph", "plain"] if plain else []
         options += ["--device", device] if device == "cuda" else []
-        command = [
-            "-m",
-            "trl_rrtf.cli",
-            "export",
-            "--model",
-            model,
-            "--output",
-            str(folder),
-            "--precision",
-            precision,
-            *options,
-        ]
-        subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+        command = [sys.executable, "-m", "trl_rrtf.cli", "export", "--model", model, "--output", str(folder)]
+        subprocess.run([*command, "--precision", precision, *options], check=True, capture_output=True, text=True)
         return onnx_engine(folder, device), sum(path.stat().st_size for path in folder.glob("model.onnx*"))
     make = {"ct2-int8": ctranslate2_engine, "genai-int4": genai_engine}[name]
     folder = work / name
@@ -134,9 +123,15 @@ def onnx_engine(folder, device):
     """An exported folder in ONNX Runtime."""
     from transformers import AutoTokenizer
 
-    from trl_rrtf.sampling.onnx_sampler import load_onnx_model
+    from trl_rrtf.sampling.onnx_sampler import load_onnx_model, one_torch_thread
 
-    return with_generate(load_onnx_model(str(folder), device), AutoTokenizer.from_pretrained(folder).pad_token_id, device)
+    run = with_generate(load_onnx_model(str(folder), device), AutoTokenizer.from_pretrained(folder).pad_token_id, device)
+
+    def generate(prompts, new_tokens, exactly):
+        with one_torch_thread():
+            return run(prompts, new_tokens, exactly)
+
+    return generate
 
 
 def ctranslate2_engine(model, folder):
