@@ -112,10 +112,41 @@ def read_rows(source: str | os.PathLike[str], row_type: type[RowT]) -> list[RowT
         LoadError: The source is not there, cannot be read or has no row.
         RowError: A row breaks the format; its file, line and column are named.
     """
-    rows = [row_type.from_row(row, where) for where, row in iterate_rows(source)]
+    rows = list(stream_rows(source, row_type))
     if not rows:
         raise LoadError(f"`{source}` has no row; give a file with at least one")
     return rows
+
+
+def stream_rows(source: str | os.PathLike[str], row_type: type[RowT]) -> Iterator[RowT]:
+    """Yields the rows of a source, checked, one at a time.
+
+    Args:
+        source: As in [`iterate_rows`][trl_rrtf.row_files.iterate_rows].
+        row_type: A row format of [`trl_rrtf.groups`][trl_rrtf.groups].
+
+    Raises:
+        LoadError: The source is not there or cannot be read.
+        RowError: A row breaks the format; its file, line and column are named.
+    """
+    for where, row in iterate_rows(source):
+        yield row_type.from_row(row, where)
+
+
+def check_rows(source: str | os.PathLike[str], row_type: type[RowT]) -> int:
+    """Checks every row of a source before any expensive work, and keeps none.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        LoadError: The source is not there, cannot be read or has no row.
+        RowError: A row breaks the format; its file, line and column are named.
+    """
+    count = sum(1 for _ in stream_rows(source, row_type))
+    if not count:
+        raise LoadError(f"`{source}` has no row; give a file with at least one")
+    return count
 
 
 def fingerprint(source: str | os.PathLike[str]) -> str:
@@ -125,7 +156,9 @@ def fingerprint(source: str | os.PathLike[str]) -> str:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in files:
         if file.is_file():
-            digest.update(file.read_bytes())
+            with file.open("rb") as content:
+                while part := content.read(1 << 20):
+                    digest.update(part)
     if not path.exists():
         digest.update(str(source).encode())
     return digest.hexdigest()[:16]
@@ -210,12 +243,15 @@ class ResumableWriter:
         if self.path.exists():
             self.finished = True
             return
-        lines = self.partial_path.read_bytes().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):  # torn by a kill in the middle of a write
-            lines.pop()
-        self.rows_done = len(lines) - len(lines) % rows_per_step
+        complete, rows, end = 0, 0, 0
         with open(self.partial_path, "r+b") as file:
-            file.truncate(sum(map(len, lines[: self.rows_done])))
+            for line in file:
+                if not line.endswith(b"\n"):  # torn by a kill in the middle of a write
+                    break
+                rows, end = rows + 1, end + len(line)
+                if rows % rows_per_step == 0:
+                    self.rows_done, complete = rows, end
+            file.truncate(complete)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Appends rows; they survive a kill of the process.

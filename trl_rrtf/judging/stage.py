@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from trl_rrtf.errors import JudgeError
 from trl_rrtf.groups import CandidateGroup, JudgedGroup, Outcome, Verdict
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.judge import Judge
-from trl_rrtf.row_files import ResumableWriter, fingerprint, read_rows
+from trl_rrtf.row_files import ResumableWriter, check_rows, fingerprint, stream_rows
 
 _DECISIVE = ("timeout", "memory_mb", "max_output_bytes", "stop_at_first_failure", "second_run")
 """Settings that can change a verdict; the others may differ when a run goes on."""
@@ -34,7 +35,7 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
         OutputError: The output cannot be written, or another one stands in the way.
         JudgeError: Too many candidates could not be judged.
     """
-    groups = read_rows(arguments.input, CandidateGroup)
+    num_groups = check_rows(arguments.input, CandidateGroup)
     limits = {name: value for name, value in asdict(config).items() if name in _DECISIVE}
     settings = {"stage": "judge", "input": fingerprint(arguments.input), **limits}
     started, programs = time.monotonic(), 0
@@ -42,21 +43,23 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
     with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer, Judge(config) as judge:
         if not writer.finished:
             isolation = {"isolation": judge.isolation().summary()}
-            todo = groups[writer.rows_done :]
+            todo = islice(stream_rows(arguments.input, CandidateGroup), writer.rows_done, None)
             counts: Counter[Outcome] = Counter()
-            with tqdm(total=sum(len(set(group.completions)) for group in todo), desc="judge", unit="program") as bar:
-                for judged in judge_groups(judge, todo, bar):
+            with tqdm(total=num_groups, initial=writer.rows_done, desc="judge", unit="group") as bar:
+                for judged in judge_groups(judge, todo):
                     counts.update(verdict.outcome for verdict in judged.verdicts)
                     _stop_if_broken(counts, judged, config)
                     writer.write([judged])
-                programs = int(bar.n)
+                    programs += len(set(judged.completions))
+                    bar.update()
+                    bar.set_postfix_str(f"{programs / (time.monotonic() - started):.0f} programs/s")
             writer.finish()
     seconds = time.monotonic() - started
     outcomes = Counter(
-        verdict.outcome.label for group in read_rows(arguments.output, JudgedGroup) for verdict in group.verdicts
+        verdict.outcome.label for group in stream_rows(arguments.output, JudgedGroup) for verdict in group.verdicts
     )
     return {
-        "groups": len(groups),
+        "groups": num_groups,
         "candidates": sum(outcomes.values()),
         **{outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
         "programs run": programs,
@@ -66,29 +69,36 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
     }
 
 
-def judge_groups(judge: Judge, groups: Iterable[CandidateGroup], bar: Any = None) -> Iterator[JudgedGroup]:
-    """Judges groups in order; equal programs of a group run once.
+def judge_groups(judge: Judge, groups: Iterable[CandidateGroup]) -> Iterator[JudgedGroup]:
+    """Judges a stream of groups in order; equal programs of a group run once.
 
     Args:
         judge: The judge.
-        groups: Candidate groups.
-        bar: A progress bar that is told of each program, or None.
+        groups: Candidate groups. Few are read ahead of what was yielded, so the stream may be long.
 
     Yields:
         Each group with its verdicts.
     """
-    groups = list(groups)
-    distinct = [list(dict.fromkeys(group.completions)) for group in groups]
-    verdicts = judge.judge_many(
-        (group, program) for group, programs in zip(groups, distinct, strict=True) for program in programs
-    )
-    for group, programs in zip(groups, distinct, strict=True):
-        by_program: dict[str, Verdict] = {}
-        for program in programs:
-            by_program[program] = next(verdicts)
-            if bar is not None:
-                bar.update()
-        yield JudgedGroup.from_candidates(group, [by_program[program] for program in group.completions])
+    waiting: deque[tuple[CandidateGroup, list[str]]] = deque()  # read, and not yet yielded
+
+    def programs() -> Iterator[tuple[CandidateGroup, str]]:
+        for group in groups:
+            distinct = list(dict.fromkeys(group.completions))
+            waiting.append((group, distinct))
+            yield from ((group, program) for program in distinct)
+
+    by_program: dict[str, Verdict] = {}
+    for verdict in judge.judge_many(programs()):
+        while not waiting[0][1]:  # a group without candidates has nothing to wait for
+            yield JudgedGroup.from_candidates(waiting.popleft()[0], [])
+        group, distinct = waiting[0]
+        by_program[distinct[len(by_program)]] = verdict
+        if len(by_program) == len(distinct):
+            waiting.popleft()
+            yield JudgedGroup.from_candidates(group, [by_program[program] for program in group.completions])
+            by_program = {}
+    for group, _ in waiting:
+        yield JudgedGroup.from_candidates(group, [])
 
 
 def _stop_if_broken(counts: Counter[Outcome], judged: JudgedGroup, config: JudgeConfig) -> None:
