@@ -299,6 +299,70 @@ class ResumableWriter:
                 file.close()
 
 
+class Journal:
+    """Finished pieces of work, in any order, in a file that survives a kill; for work that ends in another order than its rows.
+
+    Args:
+        path: The file, a line per piece.
+        overwrite: Throws away an earlier one.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self._offsets: dict[int, int] = {}
+        with _output_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "w+b" if overwrite or not self.path.exists() else "r+b")  # noqa: SIM115
+            end = 0
+            for line in self._file:
+                if not line.endswith(b"\n"):  # torn by a kill in the middle of a write
+                    break
+                self._offsets[int(line.split(b" ", 1)[0])] = end
+                end += len(line)
+            self._file.truncate(end)
+
+    def __contains__(self, place: int) -> bool:
+        return place in self._offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def add(self, pieces: Mapping[int, Any]) -> None:
+        """Appends pieces, JSON-able, by their places; all of them or, after a kill, the first ones.
+
+        Raises:
+            OutputError: The disk is full. What was written before is kept.
+        """
+        with _output_errors(self.path):
+            self._file.seek(0, os.SEEK_END)
+            for place, piece in pieces.items():
+                offset = self._file.tell()
+                self._file.write(f"{place} {json.dumps(piece)}\n".encode("ascii"))
+                self._offsets[place] = offset
+            self._file.flush()
+
+    def __getitem__(self, place: int) -> Any:
+        self._file.seek(self._offsets[place])
+        return json.loads(self._file.readline().split(b" ", 1)[1])
+
+    def close(self, *, remove: bool = False) -> None:
+        """Closes the file; `remove` deletes it, when its pieces stand elsewhere."""
+        with _output_errors(self.path):
+            self._file.close()
+            if remove:
+                self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):  # a full disk was reported by `add` already
+            self._file.close()
+
+
 @contextlib.contextmanager
 def _output_errors(path: Path) -> Iterator[None]:
     """Turns a failed write into an error that says what to do."""

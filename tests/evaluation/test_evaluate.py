@@ -17,10 +17,10 @@ class ListSampler:
     def __init__(self):
         self.calls = 0
 
-    def sample(self, prompts, *, num_generations, **options):
+    def sample(self, prompts, *, seeds, **options):
         self.calls += 1
         numbers = [int(str(prompt).split("number ")[1].split(".")[0]) for prompt in prompts]
-        return [[f"```python\ndef f():\n    return {i if j < i else -1}\n```" for j in range(num_generations)] for i in numbers]
+        return [[f"```python\ndef f():\n    return {i if j < i else -1}\n```" for j in range(len(seeds[0]))] for i in numbers]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from trl_rrtf.sampling.transformers_sampler import TransformersSampler
 pytest.importorskip("onnxruntime")
 LINE = int(transformers.__version__.split(".")[0])
 needs_optimum = pytest.mark.skipif(LINE != 4, reason="Optimum needs transformers 4")
-GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12, "stop_strings": [], "seed": 0}
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12, "stop_strings": []}
 PROMPTS = ["def add(a, b):", "for item in items:\n    if item is None:\n", "x"]
 
 
@@ -58,10 +58,10 @@ def test_the_sampler_gives_the_texts_of_pytorch(model_type, tiny_model_dir, tmp_
     export(model, tmp_path / "onnx")
     ours = make_sampler(SamplingConfig(str(tmp_path / "onnx"), engine="onnx"))
     theirs = TransformersSampler(str(model), dtype="float32")
-    assert ours.sample(PROMPTS, num_generations=1, **GREEDY) == theirs.sample(PROMPTS, num_generations=1, **GREEDY)
-    drawn = {**GREEDY, "temperature": 1.0, "top_p": 0.9}
-    assert ours.sample(PROMPTS, num_generations=3, **drawn) == ours.sample(PROMPTS, num_generations=3, **drawn)
-    assert len(set(ours.sample(PROMPTS[:1], num_generations=4, **drawn)[0])) > 1
+    assert ours.sample(PROMPTS, seeds=[[0]] * 3, **GREEDY) == theirs.sample(PROMPTS, seeds=[[0]] * 3, **GREEDY)
+    drawn = {**GREEDY, "temperature": 1.0, "top_p": 0.9, "seeds": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}
+    assert ours.sample(PROMPTS, **drawn) == theirs.sample(PROMPTS, **drawn)
+    assert len(set(ours.sample(PROMPTS, **drawn)[0])) > 1
 
 
 @needs_optimum

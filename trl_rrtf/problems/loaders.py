@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trl_rrtf.errors import ConfigError, LoadError, RowError
@@ -38,6 +38,12 @@ def load_problems(source: str) -> list[Problem]:
     if not problems:
         raise LoadError(f"`{source}` has no problem; give a file with at least one")
     return problems
+
+
+def iterate_problems(source: str, *, require_tests: bool = True) -> Iterator[Problem]:
+    """Loads and checks the problems of a source one at a time; see [`load_problems`][trl_rrtf.load_problems]."""
+    for where, row in _rows(source):
+        yield _problem(row, where)
 
 
 def _rows(source: str) -> Iterator[tuple[str, Any]]:
@@ -115,6 +121,13 @@ def _called_function(test: str, code: str) -> str | None:
         node.func.id for node in ast.walk(parse_program(test)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
     return next((name for name in called if name in defined), None)
+
+
+def iterate_selected(
+    problems: Iterable[Problem], where: str | None = None, limit: int | None = None
+) -> Iterator[Problem]:
+    """Keeps some problems of a stream; see [`select_problems`][trl_rrtf.problems.select_problems]."""
+    yield from select_problems(list(problems), where, limit)
 
 
 def select_problems(problems: list[Problem], where: str | None = None, limit: int | None = None) -> list[Problem]:

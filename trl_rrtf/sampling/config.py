@@ -25,6 +25,12 @@ class SampleArguments:
         where: Which problems, such as `split=train`.
         limit: The first so many problems.
         overwrite: Throw away an earlier output.
+        models: Further models of the same source, for candidates in the same run.
+        temperatures: Temperatures at which each model draws `num_generations` candidates (one, at 0), instead of `temperature`.
+        deduplicate: Whether equal programs of a problem are kept once.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     problems: str = field(
@@ -37,6 +43,20 @@ class SampleArguments:
     where: str | None = field(default=None, metadata={"help": "Only problems with this value, such as `split=train`."})
     limit: int | None = field(default=None, metadata={"help": "Only the first so many problems."})
     overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier output."})
+    models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Further models of the same source and engine: each draws candidates in the same run."},
+    )
+    temperatures: list[float] = field(
+        default_factory=list,
+        metadata={"help": "Each model draws num_generations candidates at each of these, instead of at --temperature."},
+    )
+    deduplicate: bool = field(default=False, metadata={"help": "Keep equal programs of a problem once."})
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if len(set(self.temperatures)) < len(self.temperatures) or any(value < 0 for value in self.temperatures):
+            raise ConfigError(f"`temperatures`: expected different numbers, 0 or more, got {self.temperatures}")
 
 
 @dataclass
@@ -55,9 +75,9 @@ class SamplingConfig:
         max_new_tokens: Longest candidate.
         prompt_style: How the problem becomes the prompt.
         stop_strings: A candidate ends before the first of them.
-        batch_size: Problems per batch.
+        batch_size: Problems per batch; batches hold problems of like length.
         dtype: Precision of the weights.
-        seed: The same seed and batches give the same candidates.
+        seed: Each candidate has a seed of its own, made from this one, the problem, the model and its number.
         include_reference: Whether the reference solution is added as a teacher's candidate.
 
     Raises:
@@ -88,7 +108,7 @@ class SamplingConfig:
     stop_strings: list[str] = field(default_factory=list, metadata={"help": "A candidate ends before the first of these."})
     batch_size: int = field(default=8, metadata={"help": "Problems per batch; a batch holds this * num_generations rows."})
     dtype: str = field(default="auto", metadata={"help": "Precision of the weights.", "choices": list(DTYPES)})
-    seed: int = field(default=42, metadata={"help": "The same seed and batches give the same candidates."})
+    seed: int = field(default=42, metadata={"help": "The same seed gives the same candidates."})
     include_reference: bool = field(
         default=False, metadata={"help": "Add each problem's reference solution as a teacher's candidate."}
     )

@@ -79,13 +79,12 @@ def run_generate(config: GenerateConfig) -> dict[str, Any]:
     started = time.monotonic()
     [texts] = sampler.sample(
         [prompt],
-        num_generations=config.num_generations,
+        seeds=[range(config.seed, config.seed + config.num_generations)],
         temperature=config.temperature,
         top_p=config.top_p,
         top_k=0,
         max_new_tokens=config.max_new_tokens,
         stop_strings=[],
-        seed=config.seed,
     )
     seconds = time.monotonic() - started
     for text in texts:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from trl_rrtf.groups import Messages
 from trl_rrtf.sampling.config import SamplingConfig
@@ -16,30 +17,53 @@ class Sampler(Protocol):
         self,
         prompts: Sequence[str | Messages],
         *,
-        num_generations: int,
+        seeds: Sequence[Sequence[int]],
         temperature: float,
         top_p: float,
         top_k: int,
         max_new_tokens: int,
         stop_strings: Sequence[str],
-        seed: int,
     ) -> list[list[str]]:
-        """Draws `num_generations` texts for each prompt.
+        """Draws texts for each prompt, one per seed.
 
         Args:
             prompts: Texts, or messages for a chat model.
-            num_generations: Texts per prompt.
+            seeds: For each prompt the seeds of its texts, equally many. A text depends on its own seed and prompt alone (up to
+                rounding, where prompts share a batch).
             temperature: 0 is greedy.
             top_p: Nucleus.
             top_k: Only the so many likeliest tokens, or 0 for all.
             max_new_tokens: Longest text, in tokens.
             stop_strings: A text ends before the first of them.
-            seed: The same prompts and seed give the same texts.
 
         Returns:
             One list per prompt; the texts are without prompt and special tokens.
         """
         ...
+
+
+@runtime_checkable
+class StreamingSampler(Sampler, Protocol):
+    """A sampler that answers prompt by prompt, such as an endpoint."""
+
+    def stream(self, prompts: Sequence[str | Messages], **settings: Any) -> Iterator[tuple[int, list[str]]]:
+        """Yields (index of the prompt, its texts) as each is answered; settings as in `sample`."""
+        ...
+
+
+def candidate_seeds(config: SamplingConfig, problem_id: str, model: str) -> list[int]:
+    """A seed for each candidate of a problem, that no other candidate of the run has.
+
+    Args:
+        config: Its `seed`, `temperature` and `num_generations`.
+        problem_id: The problem.
+        model: Name of the model.
+
+    Returns:
+        `num_generations` numbers below 2^31 (what endpoints take).
+    """
+    keys = (f"{config.seed}/{model}/{config.temperature}/{problem_id}/{number}" for number in range(config.num_generations))
+    return [int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) >> 1 for key in keys]
 
 
 def make_sampler(config: SamplingConfig) -> Sampler:

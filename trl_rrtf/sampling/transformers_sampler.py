@@ -12,9 +12,13 @@ from transformers import (
     AutoTokenizer,
     DynamicCache,
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    set_seed,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
 )
 
 from trl_rrtf.errors import ConfigError
@@ -61,29 +65,30 @@ class TransformersSampler:
         self,
         prompts: Sequence[str | Messages],
         *,
-        num_generations: int,
+        seeds: Sequence[Sequence[int]],
         temperature: float,
         top_p: float,
         top_k: int,
         max_new_tokens: int,
         stop_strings: Sequence[str],
-        seed: int,
     ) -> list[list[str]]:
         """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample].
 
         Raises:
             ConfigError: A prompt is messages and the tokenizer has no chat template.
         """
+        num_generations = len(seeds[0])
         inputs = self._repeat(self._encode(prompts), num_generations)
-        set_seed(seed)
-        drawn = (
-            {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
-            if temperature
-            else {"do_sample": False}
-        )
+        processors = LogitsProcessorList()
+        if temperature:
+            processors = _sampling(temperature, top_p, top_k)
+            row_seeds = [seed for prompt_seeds in seeds for seed in prompt_seeds]
+            processors.append(SeededChoice(row_seeds, inputs["input_ids"].shape[1], max_new_tokens))
         stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
         with self._own_defaults():
-            output = self.model.generate(**inputs, **drawn, **stops, max_new_tokens=max_new_tokens)
+            output = self.model.generate(
+                **inputs, **stops, do_sample=False, logits_processor=processors, max_new_tokens=max_new_tokens
+            )
         # Many tokenizers of transformers 4 clean spaces up by default, which is for prose: it makes `' '` of a program `''`.
         texts = self.tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -147,6 +152,43 @@ class TransformersSampler:
                 [[0] * pad + [1] * len(ids) for pad, ids in zip(padding, rendered, strict=True)], device=self.device
             ),
         }
+
+
+def _sampling(temperature: float, top_p: float, top_k: int) -> LogitsProcessorList:
+    """What `generate` does to the logits before it draws; a neutral setting costs nothing."""
+    processors = LogitsProcessorList()
+    if temperature != 1.0:
+        processors.append(TemperatureLogitsWarper(temperature))
+    if top_k:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p < 1.0:
+        processors.append(TopPLogitsWarper(top_p))
+    return processors
+
+
+class SeededChoice(LogitsProcessor):
+    """Draws each row's token with the row's own random numbers, and leaves only that one.
+
+    `generate` draws a batch from one stream of random numbers, so that a row would depend on the others beside it. Here a row's
+    token is where its number, uniform in [0, 1), falls among the summed-up probabilities.
+
+    Args:
+        seeds: One per row.
+        prompt_length: Tokens of the (padded) prompts, T.
+        max_new_tokens: Tokens that are drawn at most.
+    """
+
+    def __init__(self, seeds: Sequence[int], prompt_length: int, max_new_tokens: int) -> None:
+        generators = (torch.Generator().manual_seed(seed) for seed in seeds)
+        self._numbers = torch.stack([torch.rand(max_new_tokens, generator=generator) for generator in generators])
+        self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Logits (B, V) in, the same with all but the drawn tokens at minus infinity out."""
+        numbers = self._numbers[:, input_ids.shape[1] - self._prompt_length, None].to(scores.device)
+        summed = scores.float().softmax(dim=-1).cumsum(dim=-1)
+        drawn = torch.searchsorted(summed, numbers * summed[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, float("-inf")).scatter(1, drawn, 0.0)
 
 
 def cut_at_stop(text: str, stop_strings: Sequence[str]) -> str:
