@@ -21,7 +21,7 @@ from trl_rrtf.groups import Messages
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.model_paths import require_model
-from trl_rrtf.problems import load_problems, select_problems
+from trl_rrtf.problems import iterate_problems, iterate_selected
 from trl_rrtf.ranking import RankArguments, RankConfig, run_rank
 from trl_rrtf.row_files import write_json
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
@@ -46,7 +46,7 @@ class PipelineConfig:
         heldout: Name of the benchmark whose candidates, sampled before training, make the held-out ranked groups.
         prompt_style: How a problem becomes a prompt, in every stage.
         include_reference: Whether reference solutions are teachers.
-        sample: Settings of the student's candidates, as in `trl-rrtf sample`.
+        sample: Settings of the student's candidates, as in `trl-rrtf sample` (`models`, `temperatures` and `deduplicate` too).
         teachers: One such section per teacher model, with its `model`.
         judge: As in `trl-rrtf judge`.
         rank: As in `trl-rrtf rank`.
@@ -121,6 +121,23 @@ def _build(config_type: Any, values: dict[str, Any], section: str) -> Any:
     return config_type(**values)
 
 
+_SAMPLING_RUN = ("models", "temperatures", "deduplicate")
+"""Keys of a sampling section that belong to the run and not to one model's draws."""
+
+
+def _sampling(section: dict[str, Any], name: str) -> tuple[SamplingConfig, dict[str, Any]]:
+    """The settings of a model, and the options of its run."""
+    options = {key: section[key] for key in _SAMPLING_RUN if key in section}
+    config = _build(SamplingConfig, {key: value for key, value in section.items() if key not in options}, name)
+    SampleArguments(problems="", output="", **options)
+    return config, options
+
+
+def _check_problems(source: str, where: str | None, limit: int | None) -> None:
+    for _ in iterate_selected(iterate_problems(source), where, limit):
+        pass
+
+
 class _LazySampler:
     """Loads the model at the first prompt, so that a resumed run does not load what it does not need."""
 
@@ -150,13 +167,13 @@ class Pipeline:
         self.folder = Path(config.output_dir)
         shared = {"prompt_style": config.prompt_style}
         require_model(config.model)
-        self.student = _build(SamplingConfig, {**shared, "model": config.model, **config.sample}, "sample")
+        self.student = _sampling({**shared, "model": config.model, **config.sample}, "sample")
         self.teachers = [
-            _build(SamplingConfig, {**shared, "source": "teacher", **section}, f"teachers[{i}]")
-            for i, section in enumerate(config.teachers)
+            _sampling({**shared, "source": "teacher", **section}, f"teachers[{i}]") for i, section in enumerate(config.teachers)
         ]
-        for i, teacher in enumerate(self.teachers):
-            require_model(teacher.model, f"teachers[{i}].model")
+        for i, (teacher, _) in enumerate(self.teachers):
+            if teacher.engine != "openai":
+                require_model(teacher.model, f"teachers[{i}].model")
         self.judge = _build(JudgeConfig, config.judge, "judge")
         self.rank = _build(RankConfig, {**shared, **config.rank}, "rank")
         evaluate = dict(config.evaluate)
@@ -165,8 +182,8 @@ class Pipeline:
         self._evaluation_config(config.model)
         self.train, self.train_model = self._train_configs()
         for benchmark in self._benchmarks():
-            select_problems(load_problems(benchmark["problems"]), benchmark.get("where"), benchmark.get("limit"))
-        select_problems(load_problems(config.problems), config.train_where, config.train_limit)
+            _check_problems(benchmark["problems"], benchmark.get("where"), benchmark.get("limit"))
+        _check_problems(config.problems, config.train_where, config.train_limit)
         names = [benchmark["name"] for benchmark in self._benchmarks()]
         if config.heldout is not None and config.heldout not in names:
             raise ConfigError(
@@ -179,7 +196,7 @@ class Pipeline:
         Returns:
             The results: evaluations and ranking metrics before and after, seconds per step.
         """
-        sampler = _LazySampler(self.student)
+        sampler = _LazySampler(self.student[0])
         judged = self._judged_candidates(sampler)
         train_groups = self._rank("train", judged)
         before = self._evaluate("before", self.config.model, sampler)
@@ -214,25 +231,20 @@ class Pipeline:
     def _judged_candidates(self, sampler: Sampler) -> Path:
         """Training problems -> candidates of the student, of each teacher and references -> verdicts."""
         candidates = self.folder / "candidates" / "student.jsonl"
-        self._step(
-            "sample",
-            lambda: run_sample(
-                SampleArguments(
-                    problems=self.config.problems,
-                    output=str(candidates),
-                    where=self.config.train_where,
-                    limit=self.config.train_limit,
-                ),
-                replace(self.student, include_reference=self.config.include_reference),
-                sampler,
-            ),
+        config, options = self.student
+        student = SampleArguments(
+            problems=self.config.problems,
+            output=str(candidates),
+            where=self.config.train_where,
+            limit=self.config.train_limit,
+            **options,
         )
-        for i, teacher in enumerate(self.teachers, start=1):
+        config = replace(config, include_reference=self.config.include_reference)
+        self._step("sample", lambda: run_sample(student, config, None if student.models else sampler))
+        for i, (teacher, options) in enumerate(self.teachers, start=1):
             earlier, candidates = candidates, self.folder / "candidates" / f"teacher{i}.jsonl"
-            self._step(
-                f"sample teacher {i}",
-                partial(run_sample, SampleArguments(problems=str(earlier), output=str(candidates)), teacher),
-            )
+            arguments = SampleArguments(problems=str(earlier), output=str(candidates), **options)
+            self._step(f"sample teacher {i}", partial(run_sample, arguments, teacher))
         judged = self.folder / "judged.jsonl"
         self._step("judge", lambda: run_judge(JudgeArguments(input=str(candidates), output=str(judged)), self.judge))
         return judged
