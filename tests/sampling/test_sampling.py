@@ -172,9 +172,7 @@ def test_batches_hold_prompts_of_like_length(sampler, tiny_model_dir, tmp_path, 
             lengths.append([len(str(prompt)) for prompt in prompts])
             return self.sampler.sample(prompts, **settings)
 
-    run_sample(
-        SampleArguments(str(problems_file), str(tmp_path / "c.jsonl")), config(tiny_model_dir), Watching(sampler, None)
-    )
+    run_sample(SampleArguments(str(problems_file), str(tmp_path / "c.jsonl")), config(tiny_model_dir), Watching(sampler, None))
     flat = [length for batch in lengths for length in batch]
     assert flat == sorted(flat)
     assert [len(batch) for batch in lengths] == [2, 2, 2, 1]

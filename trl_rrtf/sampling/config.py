@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.prompts import PROMPT_STYLES
 
-ENGINES = ("transformers", "onnx")
+ENGINES = ("transformers", "vllm", "openai", "onnx")
 """Names of the sampling engines."""
 
 MODEL_SOURCES = ("student", "teacher")
@@ -66,7 +66,8 @@ class SamplingConfig:
     Attributes:
         model: Folder or Hub id.
         source: Whether the model is a `student` or a `teacher`.
-        engine: What runs the model: `transformers`, or `onnx` for a folder that `trl-rrtf export` wrote.
+        engine: What runs the model: `transformers`, `vllm`, `openai` for an endpoint, `onnx` for a folder that `trl-rrtf
+            export` wrote.
         device: `cpu` or `cuda`, for the engine `onnx`; by default CUDA where it is.
         num_generations: Candidates per problem.
         temperature: 0 is greedy.
@@ -79,6 +80,14 @@ class SamplingConfig:
         dtype: Precision of the weights.
         seed: Each candidate has a seed of its own, made from this one, the problem, the model and its number.
         include_reference: Whether the reference solution is added as a teacher's candidate.
+        base_url: Address of an endpoint.
+        api_key_env: Environment variable that holds the endpoint's key.
+        max_concurrency: Requests to an endpoint at once.
+        requests_per_minute: Requests that an endpoint allows, 0 for no limit.
+        max_retries: How often a request that failed is repeated.
+        request_timeout: Seconds that a request may take.
+        input_price: Price of a million prompt tokens.
+        output_price: Price of a million completion tokens.
 
     Raises:
         ConfigError: A value is out of range, or two contradict each other.
@@ -112,6 +121,20 @@ class SamplingConfig:
     include_reference: bool = field(
         default=False, metadata={"help": "Add each problem's reference solution as a teacher's candidate."}
     )
+    base_url: str | None = field(
+        default=None, metadata={"help": "For the engine openai: the endpoint's address. Default: OpenAI's."}
+    )
+    api_key_env: str = field(
+        default="OPENAI_API_KEY", metadata={"help": "For the engine openai: environment variable with the key."}
+    )
+    max_concurrency: int = field(default=16, metadata={"help": "For the engine openai: requests at once."})
+    requests_per_minute: float = field(
+        default=0, metadata={"help": "For the engine openai: requests that it allows in a minute; 0 for no limit."}
+    )
+    max_retries: int = field(default=6, metadata={"help": "For the engine openai: repetitions of a request that failed."})
+    request_timeout: float = field(default=300, metadata={"help": "For the engine openai: seconds that a request may take."})
+    input_price: float = field(default=0, metadata={"help": "For the engine openai: price of a million prompt tokens."})
+    output_price: float = field(default=0, metadata={"help": "For the engine openai: price of a million completion tokens."})
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -124,9 +147,16 @@ class SamplingConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"`{name}`: expected one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}")
-        for name in ("num_generations", "max_new_tokens", "batch_size"):
+        for name in ("num_generations", "max_new_tokens", "batch_size", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}`: expected at least 1, got {getattr(self, name)}")
+        for name in ("requests_per_minute", "max_retries", "input_price", "output_price"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"`{name}`: expected 0 or more, got {getattr(self, name)}")
+        if self.request_timeout <= 0:
+            raise ConfigError(f"`request_timeout`: expected more than 0 seconds, got {self.request_timeout}")
+        if self.base_url is not None and self.engine != "openai":
+            raise ConfigError(f"`base_url`: only the engine openai has an address, got engine {self.engine!r}")
         if self.temperature < 0:
             raise ConfigError(f"`temperature`: expected 0 (greedy) or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:

@@ -76,6 +76,14 @@ def make_sampler(config: SamplingConfig) -> Sampler:
         from trl_rrtf.sampling.onnx_sampler import OnnxSampler
 
         return OnnxSampler(config.model, config.device)
+    if config.engine == "openai":
+        from trl_rrtf.sampling.openai_sampler import OpenAISampler
+
+        return OpenAISampler(config)
+    if config.engine == "vllm":
+        from trl_rrtf.sampling.vllm_sampler import VLLMSampler
+
+        return VLLMSampler(config.model, dtype=config.dtype)
     from trl_rrtf.sampling.transformers_sampler import TransformersSampler  # imports torch
 
     return TransformersSampler(config.model, dtype=config.dtype)

@@ -30,6 +30,18 @@ from trl_rrtf.sampling.sampler import Sampler, StreamingSampler, candidate_seeds
 RAW_COLUMN = "raw_completions"
 """Column with what the models wrote, before extraction; null for references."""
 
+_WITHOUT_EFFECT_ON_ROWS = (
+    "base_url",
+    "api_key_env",
+    "max_concurrency",
+    "requests_per_minute",
+    "max_retries",
+    "request_timeout",
+    "input_price",
+    "output_price",
+)
+"""Settings that may differ when a run goes on."""
+
 _WINDOW = 16
 """Batches among which problems are sorted by length."""
 
@@ -83,7 +95,7 @@ def _require_models(models: list[str], engine: str) -> None:
     names = [_shown_name(model) for model in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"`models`: candidates are told apart by their model's name, got {', '.join(names)}; rename a folder")
-    if engine in ("transformers", "onnx"):
+    if engine != "openai":
         for model in models:
             require_model(model)
 
@@ -118,7 +130,8 @@ class _LoadedSampler:
 def _settings(arguments: SampleArguments, config: SamplingConfig) -> dict[str, Any]:
     source = fingerprint(arguments.problems) if Path(arguments.problems).exists() else arguments.problems
     run = {name: value for name, value in asdict(arguments).items() if name not in ("problems", "output", "overwrite")}
-    return {"stage": "sample", "problems": source, **run, **asdict(config)}
+    draws = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT_ON_ROWS}
+    return {"stage": "sample", "problems": source, **run, **draws}
 
 
 def _groups(arguments: SampleArguments) -> Iterator[CandidateGroup]:
