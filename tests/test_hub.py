@@ -77,3 +77,4 @@ def test_ranked_groups_are_pushed_with_a_data_card(hub, tmp_path):
     assert "| candidates | 14 (2 to 4 per group) |" in card
     assert "| candidates of source `teacher` | 5 |" in card
     assert "| `teacher_bonus` | 0.25 |" in card
+    assert {"outcomes.png", "score_gaps.png"} <= set(files)

@@ -9,6 +9,7 @@ import pytest
 
 from trl_rrtf import ConfigError, JudgedGroup, Outcome, RankConfig, RankedGroup, RowError, UnitTest, Verdict, rank_group
 from trl_rrtf.ranking import RankArguments, run_rank, score
+from trl_rrtf.ranking.report import PLOTS
 from trl_rrtf.row_files import read_rows
 
 TESTS = [UnitTest(kind="assert", code="assert f() == 1")]
@@ -132,3 +133,101 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(RowError, match=r"judged\.jsonl, line 1, column `verdicts`"):
         run_rank(RankArguments(input=str(path), output=str(tmp_path / "ranked.jsonl")), RankConfig())
     assert list(tmp_path.iterdir()) == [path]
+
+
+def judged_with(shares, sources=None, seconds=None, programs=None, log_probs=None):
+    """Candidates by the share of four tests that they pass."""
+    number = len(shares)
+    outcomes = {0.0: Outcome.FAILED, 1.0: Outcome.PASSED}
+    group = judged(
+        *[
+            (program, source, Outcome.PASSED)
+            for program, source in zip(
+                programs or [f"p{i}" for i in range(number)], sources or ["student"] * number, strict=True
+            )
+        ]
+    )
+    group.verdicts = [
+        Verdict(outcome=outcomes.get(share, Outcome.PARTIAL), passed=int(4 * share), total=4, seconds=time)
+        for share, time in zip(shares, seconds or [0.01] * number, strict=True)
+    ]
+    group.extra = {"teacher_log_probs": log_probs} if log_probs else {}
+    return group
+
+
+def scores_of(group, **options):
+    ranked, fate = rank_group(group, RankConfig(drop_teacher_below_student=False, **options))
+    return ranked.scores if ranked else fate
+
+
+def test_the_faster_program_is_preferred_where_it_is_twice_as_fast():
+    group = judged_with([1, 1, 1, 0.5], seconds=[0.010, 0.019, 0.045, 0.001])
+    assert scores_of(group, passed_preference="run_time") == pytest.approx([3.1, 3.1, 3.0, 2.0])
+
+
+def test_the_shorter_program_is_preferred_whatever_its_layout():
+    programs = ["x = 1", "x   =  1  # a comment", "x = 1 + 1", "y = 2 + 2 + 2 + 2"]
+    group = judged_with([1, 1, 1, 0], programs=programs)
+    assert scores_of(group, passed_preference="length") == pytest.approx([3.1, 3.1, 3.0, 1.5])
+
+
+def test_what_a_teacher_model_finds_likelier_is_preferred_and_the_tie_rule_stands():
+    group = judged_with([1, 1, 1], ["student", "student", "reference"], log_probs=[-0.2, -0.9, -1.5])
+    got = scores_of(group, passed_preference="teacher_log_prob", preference_weight=0.2)
+    assert got == pytest.approx([3.2, 3.1, 3.25])
+    with pytest.raises(ConfigError, match=r"add it with `trl-rrtf score`"):
+        scores_of(judged_with([1, 1]), passed_preference="teacher_log_prob")
+    with pytest.raises(ConfigError, match="`preference_weight`: expected more than 0 and less than `teacher_bonus`"):
+        RankConfig(passed_preference="length", preference_weight=0.25)
+
+
+@pytest.mark.parametrize(
+    ("shares", "options", "fate"),
+    [
+        ([1, 1, 1], {"max_student_pass_rate": 0.99}, "dropped: too easy for the student"),
+        ([0, 0, 1], {"min_student_pass_rate": 0.5}, "dropped: too hard for the student"),
+        ([1, 0], {"min_student_pass_rate": 0.5, "max_student_pass_rate": 0.5}, [3.0, 1.5]),
+        ([0.5, 0.5], {"require_signal": True}, "dropped: all scores are equal"),
+        ([0.75, 0.25], {"min_best": 0.8}, "dropped: no candidate is good enough"),
+        ([1, 0.75], {"min_gap": 0.4}, "dropped: best and worst are too close"),
+        ([1, 0.5, 0], {"min_best": 0.8, "min_gap": 0.4, "min_worst": 0.0}, [3.0, 2.0]),
+        ([1, 0, 0], {"min_worst": 0.0}, "dropped: fewer than two different candidates"),
+    ],
+)
+def test_group_filters(shares, options, fate):
+    assert scores_of(judged_with(shares), **options) == fate
+
+
+def test_the_report_counts_what_the_groups_hold(tmp_path):
+    pytest.importorskip("matplotlib")
+    easy = judged_with([1, 1], ["student", "student"])
+    pair = judged_with([1, 0, 0.5], ["reference", "student", "student"])
+    pair.extra["license"] = "mit"
+    source = tmp_path / "j.jsonl"
+    source.write_text("".join(json.dumps(group.to_row()) + "\n" for group in (easy, pair)))
+    (tmp_path / "j.jsonl.settings.json").write_text(json.dumps({"stage": "judge", "timeout": 7}))
+    arguments = RankArguments(str(source), str(tmp_path / "r.jsonl"), report=str(tmp_path / "report"), license="apache-2.0")
+    first = run_rank(arguments, RankConfig(max_student_pass_rate=0.9))
+    card = (tmp_path / "report" / "README.md").read_text()
+    for line in (
+        "license: apache-2.0",
+        "| groups | 1 |",
+        "| source | failed | partial | passed |",
+        "| reference | 0 | 0 | 1 |",
+        "| student | 1 | 1 | 0 |",
+        "| problems under mit | 1 |",
+        "| dropped: too easy for the student | 1 |",
+        "| `timeout` | 7 |",
+        "| `max_student_pass_rate` | 0.9 |",
+        "![outcomes](outcomes.png)",
+    ):
+        assert line in card, card
+    assert all((tmp_path / "report" / f"{name}.png").stat().st_size > 3000 for name in PLOTS)
+    assert run_rank(arguments, RankConfig(max_student_pass_rate=0.9)) == first, "a finished run says the same"
+
+
+def test_nothing_is_left_behind_where_no_group_is_left(tmp_path):
+    (tmp_path / "j.jsonl").write_text(json.dumps(judged_with([1, 1]).to_row()) + "\n")
+    with pytest.raises(ConfigError, match="none of the 1 groups is left"):
+        run_rank(RankArguments(str(tmp_path / "j.jsonl"), str(tmp_path / "r.jsonl")), RankConfig(max_student_pass_rate=0.9))
+    assert [path.name for path in tmp_path.iterdir()] == ["j.jsonl"]

@@ -42,6 +42,11 @@ STAGES = {
         ("trl_rrtf.sampling.config:SampleArguments", "trl_rrtf.sampling.config:SamplingConfig"),
         "trl_rrtf.sampling.stage:run_sample",
     ),
+    "score": Stage(
+        "a teacher model's log-probabilities of the candidates, for the ranking",
+        ("trl_rrtf.sampling.teacher_log_probs:ScoreArguments", "trl_rrtf.sampling.teacher_log_probs:ScoreConfig"),
+        "trl_rrtf.sampling.teacher_log_probs:run_score",
+    ),
     "judge": Stage(
         "a verdict for each candidate, from its unit tests",
         ("trl_rrtf.judging.config:JudgeArguments", "trl_rrtf.judging.config:JudgeConfig"),

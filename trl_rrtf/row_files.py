@@ -289,6 +289,12 @@ class ResumableWriter:
                 os.replace(self.partial_path, self.path)
         self.finished = True
 
+    def discard(self) -> None:
+        """Removes what was begun, where it turns out that there is nothing to write."""
+        self._file.close()
+        for path in (self.partial_path, self.settings_path):
+            path.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -324,7 +330,7 @@ class Journal:
                 end += len(line)
             self._file.truncate(end)
 
-    def __contains__(self, place: int) -> bool:
+    def __contains__(self, place: object) -> bool:
         return place in self._offsets
 
     def __len__(self) -> int:

@@ -210,7 +210,7 @@ def _codereval(row: Row, where: str) -> Problem:
 
 def _livecodebench(row: Row, where: str) -> Problem:
     cases = [*_json(row, "public_test_cases", where), *_private_cases(row, where)]
-    function = (_json(row, "metadata", where) or {}).get("func_name")
+    function: Any = (_json(row, "metadata", where) or {}).get("func_name")
     starter = str(row.get("starter_code") or "")
     tests = []
     for case in cases:

@@ -18,8 +18,8 @@ from trl_rrtf.sampling.config import SamplingConfig
 class OpenAISampler:
     """Samples from an endpoint: one request per candidate, with the candidate's own seed, many at once.
 
-    A request that fails for a passing reason (too many requests, a server error, no connection) is repeated with growing pauses,
-    or after the time that the server names. The key is read from an environment variable, and stored nowhere.
+    A request that fails for a passing reason (too many requests, a server error, no connection) is repeated with growing
+    pauses, or after the time that the server names. The key is read from an environment variable, and stored nowhere.
 
     Args:
         config: `model`, `base_url`, `api_key_env`, `max_concurrency`, `requests_per_minute`, `max_retries`, `request_timeout`,

@@ -166,7 +166,7 @@ def _sampling(temperature: float, top_p: float, top_k: int) -> LogitsProcessorLi
     return processors
 
 
-class SeededChoice(LogitsProcessor):
+class SeededChoice(LogitsProcessor):  # type: ignore[misc]  # transformers ships no complete types
     """Draws each row's token with the row's own random numbers, and leaves only that one.
 
     `generate` draws a batch from one stream of random numbers, so that a row would depend on the others beside it. Here a row's
