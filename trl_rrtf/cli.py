@@ -37,6 +37,11 @@ class Stage:
 
 
 STAGES = {
+    "filter": Stage(
+        "problems without duplicates, and without those of benchmarks",
+        ("trl_rrtf.problems.filters:FilterArguments", "trl_rrtf.problems.filters:FilterConfig"),
+        "trl_rrtf.problems.filters:run_filter",
+    ),
     "sample": Stage(
         "candidates for each problem, from a student or a teacher model",
         ("trl_rrtf.sampling.config:SampleArguments", "trl_rrtf.sampling.config:SamplingConfig"),
