@@ -30,6 +30,7 @@ STAGES = {
 # A reward is a small pipeline: programs are taken out of texts, judged and scored.
 OVER_STAGES = {
     "rewards": BASE | {"sampling", "judging", "ranking"},
+    "evolve": BASE | {"problems", "sampling", "judging"},
     "environment": BASE | {"judging"},
     "launch": {"errors"},
     "hub": BASE | {"ranking"},
@@ -38,7 +39,7 @@ ALLOWED = (
     FOUNDATION
     | STAGES
     | OVER_STAGES
-    | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment", "launch"}}
+    | {"pipeline": BASE | set(STAGES), "cli": BASE | set(STAGES) | {"pipeline", "environment", "launch", "evolve"}}
 )
 
 

@@ -37,6 +37,16 @@ class Stage:
 
 
 STAGES = {
+    "evolve": Stage(
+        "harder problems with tests, written by a teacher (Evol-Instruct)",
+        (
+            "trl_rrtf.evolve:EvolveArguments",
+            "trl_rrtf.evolve:EvolveConfig",
+            "trl_rrtf.evolve:TeacherConfig",
+            "trl_rrtf.judging.config:JudgeConfig",
+        ),
+        "trl_rrtf.evolve:run_evolve",
+    ),
     "filter": Stage(
         "problems without duplicates, and without those of benchmarks",
         ("trl_rrtf.problems.filters:FilterArguments", "trl_rrtf.problems.filters:FilterConfig"),
