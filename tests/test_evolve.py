@@ -49,7 +49,8 @@ class ScriptedTeacher:
                 return "I'm sorry, I cannot do that."
             if attempt == 0:  # the second try is good
                 return "Short."
-            return f"Write a function that adds {number} to its argument, {'and then twice over ' * (1 + prompt.count('twice over'))}."
+            more = "and then twice over " * (1 + prompt.count("twice over"))
+            return f"Write a function that adds {number} to its argument, {more}."
         program = f"def add(x):\n    return x + {number}\n"
         if "write tests" in prompt:
             right = [f"assert add({x}) == {x + number}" for x in range(6)]
