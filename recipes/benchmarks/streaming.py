@@ -1,9 +1,9 @@
 """Memory and time of the data stages over the number of problems: sample, judge, rank.
 
-Each stage runs in a process of its own on the same rows; what is shown is the largest memory of that process and its seconds. The
-memory must not grow with the rows. The sampler is a stand-in that answers at once, so that the stage itself is measured and not a
-model; the judge is the real one up to `--judge_up_to` problems (it takes minutes per 10,000), above that verdicts are made up for
-the rank stage.
+Each stage runs in a process of its own on the same rows; what is shown is the largest memory of that process and its seconds.
+The memory must not grow with the rows. The sampler is a stand-in that answers at once, so that the stage itself is measured and
+not a model; the judge is the real one up to `--judge_up_to` problems (it takes minutes per 10,000), above that verdicts are
+made up for the rank stage.
 
     python recipes/benchmarks/streaming.py --work FOLDER [--sizes 1000,10000,100000]
 """

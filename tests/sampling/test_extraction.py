@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import random
+import time
 
 import pytest
 
@@ -40,6 +42,21 @@ ANSWERS = {
     "an assignment as the function": "add = lambda a, b: a + b\n",
     "leading blank lines": f"\n\n\n{ADD}",
     "windows line ends": ADD.replace("\n", "\r\n"),
+    "tilde fences": f"~~~python\n{ADD}~~~\n",
+    "special tokens": f"```python\n{ADD}```<|im_end|>\n<|endoftext|>",
+    "tabs among spaces": "def add(a, b):\n    if a:\n\treturn a + b\n    return b\n",
+    "typographic quotes": "def add(a, b):\n    x = \u201chello\u201d\n    return a + b\n",
+    "non-breaking spaces": ADD.replace("    ", "\u00a0\u00a0\u00a0\u00a0"),
+    "the interactive shell": ">>> def add(a, b):\n...     return a + b\n>>> add(1, 2)\n3\n",
+    "a helper in another block": "First:\n```python\ndef plus(a, b):\n    return a + b\n```\nThen:\n```python\ndef add(a, b):\n"
+    "    return plus(a, b)\n```\n",
+    "a corrected version": "```python\ndef add(a, b):\n    return a - b\n```\nSorry, here is the corrected one:\n"
+    f"```python\n{ADD}```",
+    "an alternative that is not meant": f"```python\n{ADD}```\nOr for three:\n```python\ndef add(a, b, c):\n    return a\n```",
+    "test functions behind": f"{ADD}\ndef test_add():\n    assert add(1, 1) == 3\n\ntest_add()\n",
+    "a unittest class behind": f"import unittest\n{ADD}\nclass TestAdd(unittest.TestCase):\n    def test_it(self):\n"
+    "        add(1)\n",
+    "five spaces": "def add(a, b):\n     c = a + b\n     return c\n",
     "doctest block behind": f"```python\n{ADD}```\n```python\n>>> add(1, 2)\n3\n```",
 }
 
@@ -109,3 +126,36 @@ def test_a_whole_program_keeps_its_calls():
     problem = Problem(problem_id="p", prompt="Read n, print 2 n.", tests=[UnitTest(kind="stdio", stdin="1", stdout="2")])
     program = extract_program("```python\nn = int(input())\nprint(2 * n)\n```", problem)
     assert program == "n = int(input())\nprint(2 * n)\n"
+
+
+def test_long_answers_take_no_longer_than_they_are():
+    answer = ADD + "This is no Python, and nor is this (.\n" * 20_000
+    started = time.perf_counter()
+    assert extract_program(answer, CHAT) == ADD
+    assert time.perf_counter() - started < 5
+
+
+def test_any_text_gives_a_program_or_what_there_is():
+    """Answers with lines lost, repeated and cut: no error, one line end behind, and a program stays what it is."""
+    chance = random.Random(0)
+    for _ in range(600):
+        lines = chance.choice(list(ANSWERS.values())).splitlines(keepends=True)
+        for _ in range(chance.randrange(1, 4)):
+            place = chance.randrange(len(lines) + 1)
+            change = chance.choice(["drop", "fence", "repeat", "cut"])
+            if change == "drop":
+                lines[place : place + 1] = []
+            elif change == "fence":
+                lines.insert(place, "```\n")
+            elif change == "repeat":
+                lines[place:place] = lines[:2]
+            else:
+                lines = lines[:place]
+        program = extract_program("".join(lines), CHAT)
+        assert program == "" or (program.endswith("\n") and not program.endswith("\n\n"))
+        try:
+            names = {node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
+        except SyntaxError:
+            continue
+        if "add" in names:
+            assert extract_program(program, CHAT) == program

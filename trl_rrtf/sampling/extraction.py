@@ -1,8 +1,9 @@
 """From what a model wrote to one self-contained program.
 
-Handles Markdown answers (fenced blocks with or without a language, several blocks, an unfinished fence, text around) and
-plain completions that go on from the prompt's signature. What a model appends behind the program (calls, prints, tests, prose)
-is dropped.
+Handles Markdown answers (fenced blocks with or without a language, several blocks, a corrected version behind a wrong one, an
+unfinished fence, text around), plain completions that go on from the prompt's signature, and what chat models do to code
+(tabs among spaces, typographic quotes, prompts of the interactive shell). What a model appends behind the program (calls,
+prints, tests, prose) is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from trl_rrtf.groups import Problem
 from trl_rrtf.python_source import parse_program
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_TILDES = re.compile(r"^[ \t]*~~~", re.MULTILINE)
+_SPECIAL_TOKENS = re.compile(r"<\|[\w ]+\|>|</s>|### Response:?")
+_CORRECTED = re.compile(r"\b(correct(?:ed|ion)?|fix(?:ed)?|final|instead|sorry|mistake)\b", re.IGNORECASE)
+_TYPOGRAPHY = str.maketrans({"\u00a0": " ", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _PYTHON_TAGS = {"", "python", "py", "python3"}
 
 
@@ -29,17 +34,20 @@ def extract_program(text: str, problem: Problem) -> str:
     Returns:
         One program that ends in a newline, or "" where there is no text. It may still not compile; the judge will say so.
     """
+    text = _TILDES.sub("```", _SPECIAL_TOKENS.sub("", text))
     if not text.strip():
         return ""
     prompt = problem.prompt if isinstance(problem.prompt, str) else ""
     places = _places(text, problem.entry_point)
     for code in places:
-        options = (code, *_continuations(code, prompt, problem.entry_point))
-        programs = [_longest_program(option, problem.entry_point) for option in options]
-        program = programs[0] or max(programs[1:], key=len, default="")
-        if program:
-            return _tidy(_with_preamble(program, prompt, problem.entry_point), problem.entry_point)
-    return places[0].strip("\n") + "\n"
+        for version in _versions(code):
+            options = (version, *_continuations(version, prompt, problem.entry_point))
+            programs = [_longest_program(option, problem.entry_point) for option in options]
+            program = programs[0] or max(programs[1:], key=len, default="")
+            if program:
+                program = _with_helpers(program, places)
+                return _tidy(_with_preamble(program, prompt, problem.entry_point), problem.entry_point)
+    return places[0].strip("\n") + "\n" if places else ""
 
 
 def _places(text: str, entry_point: str | None) -> list[str]:
@@ -48,13 +56,53 @@ def _places(text: str, entry_point: str | None) -> list[str]:
     A fenced block that defines the entry point; what stands before the first fence (a plain completion may end with a closing
     fence that nothing opened); the other Python blocks; the whole text without fences.
     """
-    blocks = [textwrap.dedent(body) for tag, body in _FENCE.findall(text) if tag.lower() in _PYTHON_TAGS and body.strip()]
+    found = [match for match in _FENCE.finditer(text) if match[1].lower() in _PYTHON_TAGS and match[2].strip()]
+    blocks = [textwrap.dedent(match[2]) for match in found]
     before = text.split("```", 1)[0].strip("\n")
     defining = [block for block in blocks if _defines_text(block, entry_point)]
+    if len(defining) > 1:
+        first, last = (found[blocks.index(block)] for block in (defining[0], defining[-1]))
+        if _CORRECTED.search(text[first.end() : last.start()]):
+            defining = defining[::-1]
     first = [*defining, before] if not _defines_text(before, entry_point) else [before, *defining]
     others = [block for block in blocks if block not in defining]
     whole = text.replace("```python", "").replace("```", "").strip("\n")
     return [place for place in (*first, *others, whole) if place.strip()]
+
+
+def _versions(code: str) -> list[str]:
+    """The code, then, where something in it calls for that, mended: spaces for tabs, plain quotes, no shell prompts."""
+    shell = [line[4:] for line in code.splitlines() if line.startswith((">>> ", "... "))]
+    mended = [code.expandtabs(4), code.expandtabs(8), code.translate(_TYPOGRAPHY), "\n".join(shell)]
+    return list(dict.fromkeys([code, *(version for version in mended if version.strip())]))
+
+
+def _with_helpers(program: str, places: list[str]) -> str:
+    """Puts other blocks of the answer before the program if they define names that it lacks."""
+    defined, used = _names(program)
+    for block in places:
+        try:
+            own, _ = _names(block)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        if own & (used - defined) and not own & defined:
+            program = f"{block.strip()}\n\n\n{program}"
+            defined |= own
+    return program
+
+
+def _names(code: str) -> tuple[set[str], set[str]]:
+    """The names that a module binds at its top level, and all that it reads."""
+    tree = parse_program(code)
+    bound: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            bound |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return bound, {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 def _defines_text(code: str, entry_point: str | None) -> bool:
@@ -80,15 +128,17 @@ def _continuations(code: str, prompt: str, entry_point: str | None) -> list[str]
 def _longest_program(code: str, entry_point: str | None) -> str:
     """The code without as many last lines as keep it from being Python; "" where the entry point is lost by that."""
     lines = code.splitlines()
-    for end in range(len(lines), 0, -1):
+    end = len(lines)
+    while end > 0:
         part = "\n".join(lines[:end])
         try:
             tree = parse_program(part)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        except SyntaxError as error:  # all parts that hold the line of the error are as wrong
+            end = min(end, error.lineno or end) - 1
             continue
-        if entry_point is None or _defines(tree, entry_point):
-            return part
-        return ""
+        except (ValueError, RecursionError, MemoryError):
+            return ""
+        return part if entry_point is None or _defines(tree, entry_point) else ""
     return ""
 
 
@@ -118,13 +168,13 @@ def _with_preamble(program: str, prompt: str, entry_point: str | None) -> str:
 
 
 def _tidy(program: str, entry_point: str | None) -> str:
-    """Drops what a model appends behind its functions: calls, prints, assertions, `if __name__` blocks."""
+    """Drops what a model appends behind its functions: calls, prints, assertions, test functions, `if __name__` blocks."""
     if entry_point is None:  # a whole program that reads standard input: its calls are the program
         return program.strip("\n") + "\n"
     tree = parse_program(program)
     lines = program.splitlines()
     for node in tree.body:
-        if _is_appended(node):
+        if _is_appended(node) and getattr(node, "name", None) != entry_point:
             for number in range(node.lineno - 1, node.end_lineno or node.lineno):
                 lines[number] = ""
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip("\n") + "\n"
@@ -133,6 +183,10 @@ def _tidy(program: str, entry_point: str | None) -> str:
 def _is_appended(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assert):
         return True
+    if isinstance(node, ast.FunctionDef):
+        return node.name.startswith("test_")
+    if isinstance(node, ast.ClassDef):
+        return any("TestCase" in ast.unparse(base) for base in node.bases)
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Call)
     if isinstance(node, ast.If):
