@@ -91,7 +91,7 @@ def test_unknown_options_are_named(capsys, tmp_path):
     assert main(["rank", "--config", str(config)]) == 1
     assert "teacher_bonsu" in capsys.readouterr().err
     assert main(["rnak"]) == 2
-    assert "`rnak` is no command; the commands are sample, judge" in capsys.readouterr().err
+    assert "`rnak` is no command; the commands are evolve, filter, sample" in capsys.readouterr().err
 
 
 def test_a_bad_row_is_named_before_the_model_loads(tiny_model_dir, tmp_path, capsys):

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 
 from trl_rrtf.errors import ConfigError, JudgeError
 from trl_rrtf.evaluation.config import EvaluateArguments
@@ -102,6 +101,8 @@ def _estimate(entry: dict[str, Any], k: int) -> float:
 
 def _mean_with_interval(values: Sequence[float]) -> dict[str, float]:
     """Mean over the problems, with a 95 % percentile bootstrap interval (fixed seed)."""
+    import numpy as np  # here, for a quick `--help`
+
     array = np.asarray(values)
     draws = np.random.default_rng(0).choice(array, size=(_BOOTSTRAP_DRAWS, len(array)))
     low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])

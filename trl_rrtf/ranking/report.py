@@ -6,13 +6,14 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
-
-from huggingface_hub import DatasetCard, DatasetCardData
+from typing import TYPE_CHECKING, Any, Self
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.groups import OUTCOMES, TEACHER_SOURCES, RankedGroup
 from trl_rrtf.row_files import stream_rows
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCard
 
 FATES_SUFFIX = ".report.json"
 """Ending of the file beside the groups with what was kept, what was dropped and why, and how it was judged."""
@@ -131,6 +132,8 @@ def data_card(statistics: GroupStatistics, *, name: str, license: str | None, so
         source: The file, beside which its settings and the fates of groups stand.
         plots: Whether the plots stand beside the card.
     """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
     settings, fates = _beside(source, ".settings.json"), _beside(source, FATES_SUFFIX)
     columns = [outcome for outcome in OUTCOMES if statistics.outcomes[outcome]]
     data = DatasetCardData(

@@ -61,8 +61,8 @@ def _places(text: str, entry_point: str | None) -> list[str]:
     before = text.split("```", 1)[0].strip("\n")
     defining = [block for block in blocks if _defines_text(block, entry_point)]
     if len(defining) > 1:
-        first, last = (found[blocks.index(block)] for block in (defining[0], defining[-1]))
-        if _CORRECTED.search(text[first.end() : last.start()]):
+        wrong, corrected = found[blocks.index(defining[0])], found[blocks.index(defining[-1])]
+        if _CORRECTED.search(text[wrong.end() : corrected.start()]):
             defining = defining[::-1]
     first = [*defining, before] if not _defines_text(before, entry_point) else [before, *defining]
     others = [block for block in blocks if block not in defining]
