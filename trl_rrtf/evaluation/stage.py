@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-
 from trl_rrtf.errors import ConfigError, JudgeError
 from trl_rrtf.evaluation.config import EvaluateArguments
 from trl_rrtf.evaluation.pass_at_k import pass_at_k
