@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import random
 import time
+from pathlib import Path
 
 import pytest
 
-from trl_rrtf import Problem, UnitTest, extract_program
+from trl_rrtf import CandidateGroup, Problem, UnitTest, extract_program
+from trl_rrtf.row_files import stream_rows
 
 TESTS = [UnitTest(kind="assert", code="assert add(1, 2) == 3")]
 CHAT = Problem(problem_id="p", prompt="Write a Python function `add(a, b)`.", tests=TESTS, entry_point="add")
@@ -159,3 +161,23 @@ def test_any_text_gives_a_program_or_what_there_is():
             continue
         if "add" in names:
             assert extract_program(program, CHAT) == program
+
+
+def test_no_recorded_answer_loses_by_extraction():
+    """What SmolLM2-135M wrote on the held-out easy problems, in three prompt styles."""
+    compiled = {"as written": 0, "extracted": 0}
+    for group in stream_rows(Path(__file__).parents[2] / "recipes" / "data" / "recorded_outputs.jsonl", CandidateGroup):
+        for text in group.extra["raw_completions"]:
+            was_good, is_good = (defines(program, group.entry_point) for program in (text, extract_program(text, group)))
+            assert is_good or not was_good, text
+            compiled["as written"] += was_good
+            compiled["extracted"] += is_good
+    assert compiled["extracted"] > 2 * compiled["as written"] > 0
+
+
+def defines(program, name):
+    try:
+        tree = ast.parse(program)
+    except (SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
