@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 
@@ -299,4 +301,21 @@ def test_a_judge_closed_while_a_worker_starts_does_not_wait_for_its_program(monk
     begin = time.monotonic()
     verdict = judge.judge(asserts("assert f() == 1"), "while True: pass")
     assert verdict.outcome is Outcome.INFRASTRUCTURE
+    assert time.monotonic() - begin < 15
+
+
+def test_a_candidate_server_that_ends_before_its_child_is_reported_at_once(monkeypatch):
+    """The shell around a server can be killed before its child has asked to end with it; the child holds the pipes open."""
+    monkeypatch.setattr(worker_module, "_START_SECONDS", 1.0)
+    child_outlives_parent = "import os, time\nif os.fork() == 0: time.sleep(30)\nos._exit(1)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", child_outlives_parent],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    begin = time.monotonic()
+    with process, pytest.raises(worker_module.WorkerDiedError, match="did not start"):
+        worker_module._report(process)
     assert time.monotonic() - begin < 15

@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -163,8 +164,7 @@ class Worker:
     def stop(self) -> None:
         """Kills both, and removes what they left."""
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
         for process in self._processes:
             _finish(process)
         self._processes = []
@@ -179,8 +179,7 @@ class Worker:
         """Stops for good. May be called from another thread while a program runs."""
         self._closed = True
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
 
     def _limits(self) -> dict[str, Any]:
         config = self._config
@@ -243,7 +242,7 @@ class Worker:
 
     def _discard(self, process: subprocess.Popen[bytes]) -> None:
         self._processes.remove(process)
-        process.kill()
+        _kill(process)
         _finish(process)
 
     def _spawn(
@@ -262,7 +261,7 @@ class Worker:
         )
         self._processes.append(process)
         if self._closed:  # in the meantime, by another thread, which did not see this process
-            process.kill()
+            _kill(process)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; the first answer that does not come tells
             process.stdin.write(msgpack.packb(settings))
@@ -279,6 +278,13 @@ def _warn_of(missing: tuple[str, ...]) -> None:
     """Says once what the system lacks."""
     if missing:
         _logger.warning("the judge contains programs less than it could: %s; see `trl-rrtf env`", "; ".join(missing))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a worker with what it forked: a shell killed before its child asked to end with it would leave the child."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _finish(process: subprocess.Popen[bytes]) -> None:
@@ -316,7 +322,7 @@ def _report(process: subprocess.Popen[bytes]) -> dict[str, str]:
     readable, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
     data = os.read(process.stdout.fileno(), 65536) if readable else b""
     if not data:
-        process.kill()
+        _kill(process)
         process.wait()
         error = process.stderr.read()[-300:].decode("utf-8", "replace")
         raise WorkerDiedError(f"a candidate server did not start: {error or 'it did not report in time'}")
