@@ -16,8 +16,9 @@ ROOT = PACKAGE.parent
 # Who may import whom: errors <- groups <- row_files, prompts ... <- problems <- stages <- pipeline <- cli.
 FOUNDATION = {"errors": set(), "groups": {"errors"}, "model_paths": {"errors"}}
 FOUNDATION |= {"python_source": set(), "checkpoint_log_probs": {"errors", "row_files"}, "onnx_runtime": {"errors"}}
+FOUNDATION |= {"cluster": {"errors"}}
 FOUNDATION |= {"prompts": {"errors", "groups"}, "row_files": {"errors"}}
-BASE = {"errors", "groups", "row_files", "prompts", "model_paths", "python_source", "checkpoint_log_probs", "onnx_runtime"}
+BASE = {"groups", *FOUNDATION}
 STAGES = {
     "problems": BASE,
     "sampling": BASE | {"problems"},

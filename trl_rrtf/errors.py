@@ -50,3 +50,7 @@ class OutputError(TrlRrtfError, OSError):
 
 class JudgeError(TrlRrtfError, RuntimeError):
     """The judge itself failed; says nothing about any candidate."""
+
+
+class ClusterError(TrlRrtfError, RuntimeError):
+    """A worker on a machine of a cluster failed; the message holds its own."""

@@ -27,11 +27,16 @@ class JudgeArguments:
         input: Candidate groups.
         output: Judged groups, `.jsonl` or `.parquet`.
         overwrite: Throw away an earlier output.
+        cluster: A Ray cluster whose machines judge; by default this one does.
     """
 
     input: str = field(metadata={"help": "Candidate groups: a file, or a Hub data set id."})
     output: str = field(metadata={"help": "Where the judged groups go (.jsonl or .parquet)."})
     overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier output."})
+    cluster: str | None = field(
+        default=None,
+        metadata={"help": "Judge on the machines of a Ray cluster: `auto`, `host:port` or `local`; by default on this one."},
+    )
 
 
 @dataclass

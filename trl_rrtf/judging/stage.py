@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
 
+from trl_rrtf.cluster import map_on_cluster
 from trl_rrtf.errors import JudgeError
 from trl_rrtf.groups import CandidateGroup, JudgedGroup, Outcome, Verdict
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
@@ -33,20 +36,28 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
     Raises:
         RowError: A row breaks the format; found before any program runs.
         OutputError: The output cannot be written, or another one stands in the way.
+        ConfigError: The cluster cannot be reached.
         JudgeError: Too many candidates could not be judged.
     """
     num_groups = check_rows(arguments.input, CandidateGroup)
     limits = {name: value for name, value in asdict(config).items() if name in _DECISIVE}
     settings = {"stage": "judge", "input": fingerprint(arguments.input), **limits}
     started, programs = time.monotonic(), 0
-    isolation = {}
-    with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer, Judge(config) as judge:
+    isolation: dict[str, str] = {}
+    with (
+        ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer,
+        contextlib.nullcontext() if arguments.cluster else Judge(config) as judge,
+    ):
         if not writer.finished:
-            isolation = {"isolation": judge.isolation().summary()}
             todo = islice(stream_rows(arguments.input, CandidateGroup), writer.rows_done, None)
+            if judge is None:
+                all_judged = _judge_on_cluster(str(arguments.cluster), config, todo)
+            else:
+                isolation = {"isolation": judge.isolation().summary()}
+                all_judged = judge_groups(judge, todo)
             counts: Counter[Outcome] = Counter()
             with tqdm(total=num_groups, initial=writer.rows_done, desc="judge", unit="group") as bar:
-                for judged in judge_groups(judge, todo):
+                for judged in all_judged:
                     counts.update(verdict.outcome for verdict in judged.verdicts)
                     _stop_if_broken(counts, judged, config)
                     writer.write([judged])
@@ -99,6 +110,30 @@ def judge_groups(judge: Judge, groups: Iterable[CandidateGroup]) -> Iterator[Jud
             by_program = {}
     for group, _ in waiting:
         yield JudgedGroup.from_candidates(group, [])
+
+
+def _judge_on_cluster(address: str, config: JudgeConfig, groups: Iterable[CandidateGroup]) -> Iterator[JudgedGroup]:
+    """Judges groups on the machines of a cluster; yields them in order."""
+    one_core = replace(config, num_workers=1)
+    items = ((index, group.to_row()) for index, group in enumerate(groups))
+    waiting: dict[int, Any] = {}
+    expected = 0
+    for index, row in map_on_cluster(address, partial(_GroupJudge, one_core), items):
+        waiting[index] = row
+        while expected in waiting:
+            yield JudgedGroup.from_row(waiting.pop(expected), "a row of the cluster")
+            expected += 1
+
+
+class _GroupJudge:
+    """Judges groups on one core of a cluster."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        self._judge = Judge(config)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        group = CandidateGroup.from_row(row, f"problem {row['problem_id']}")
+        return next(judge_groups(self._judge, [group])).to_row()
 
 
 def _stop_if_broken(counts: Counter[Outcome], judged: JudgedGroup, config: JudgeConfig) -> None:

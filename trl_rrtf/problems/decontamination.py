@@ -1,4 +1,4 @@
-"""Does a problem repeat one of a benchmark? Four rules, each of which names the benchmark's problem that it met.
+"""Does a problem repeat one of a benchmark? Six rules, each of which names the benchmark's problem that it met.
 
 | rule | catches | what is compared |
 |---|---|---|

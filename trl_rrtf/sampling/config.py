@@ -28,6 +28,7 @@ class SampleArguments:
         models: Further models of the same source, for candidates in the same run.
         temperatures: Temperatures at which each model draws `num_generations` candidates (one, at 0), instead of `temperature`.
         deduplicate: Whether equal programs of a problem are kept once.
+        cluster: A Ray cluster whose machines draw; by default this one does.
 
     Raises:
         ConfigError: A value is out of range.
@@ -52,6 +53,13 @@ class SampleArguments:
         metadata={"help": "Each model draws num_generations candidates at each of these, instead of at --temperature."},
     )
     deduplicate: bool = field(default=False, metadata={"help": "Keep equal programs of a problem once."})
+    cluster: str | None = field(
+        default=None,
+        metadata={
+            "help": "Draw on the machines of a Ray cluster: `auto`, `host:port` or `local`; by default on this one. Each "
+            "needs the model under the same name."
+        },
+    )
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from trl_rrtf.cluster import map_on_cluster
 from trl_rrtf.errors import ConfigError, LoadError, RowError
 from trl_rrtf.groups import CandidateGroup, Problem
 from trl_rrtf.model_paths import require_model
@@ -42,6 +44,8 @@ _WITHOUT_EFFECT_ON_ROWS = (
 )
 """Settings that may differ when a run goes on."""
 
+_FILES_AND_MACHINES = ("problems", "output", "overwrite", "cluster")
+
 _WINDOW = 16
 """Batches among which problems are sorted by length."""
 
@@ -67,6 +71,8 @@ def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Samp
         _require_models(models, config.engine)
     elif len(models) > 1:
         raise ConfigError("`models`: a loaded sampler is one model; leave `sampler` out to sample from several")
+    if arguments.cluster and (config.engine == "openai" or sampler is not None):
+        raise ConfigError("`cluster`: an endpoint or a loaded sampler needs none; leave it out")
     configs = [_draws_of(config, model, heat) for model in models for heat in arguments.temperatures or [config.temperature]]
     num_problems = sum(1 for _ in _groups(arguments))
     if not num_problems:
@@ -129,7 +135,7 @@ class _LoadedSampler:
 
 def _settings(arguments: SampleArguments, config: SamplingConfig) -> dict[str, Any]:
     source = fingerprint(arguments.problems) if Path(arguments.problems).exists() else arguments.problems
-    run = {name: value for name, value in asdict(arguments).items() if name not in ("problems", "output", "overwrite")}
+    run = {name: value for name, value in asdict(arguments).items() if name not in _FILES_AND_MACHINES}
     draws = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT_ON_ROWS}
     return {"stage": "sample", "problems": source, **run, **draws}
 
@@ -163,23 +169,60 @@ def _draw_all(
     done = sum(first_place + index in journal for index in range(num_problems))
     if done == num_problems:
         return 0
-    sampler = loaded.of(config)
+    batches = _batches_to_draw(arguments, config, journal, first_place)
+    if arguments.cluster:
+        all_pieces = _draw_on_cluster(arguments.cluster, config, batches)
+    else:
+        all_pieces = _draw_here(config, batches, journal, loaded)
     drawn, started = 0, time.monotonic()
     title = f"sample {_shown_name(config.model)} at {config.temperature:g}"
+    with tqdm(total=num_problems, initial=done, desc=title, unit="problem") as bar:
+        for pieces in all_pieces:
+            journal.add(pieces)
+            drawn += sum(map(len, pieces.values()))
+            bar.update(len(pieces))
+            bar.set_postfix_str(f"{drawn / (time.monotonic() - started):.1f} candidates/s")
+    return drawn
+
+
+def _batches_to_draw(
+    arguments: SampleArguments, config: SamplingConfig, journal: Journal, first_place: int
+) -> Iterator[dict[int, CandidateGroup]]:
+    """The batches, by place in the journal, without those that are done."""
+    for batch in _batches(_groups(arguments), config.batch_size):
+        if any(first_place + index not in journal for index in batch):
+            yield {first_place + index: group for index, group in batch.items()}
+
+
+def _draw_here(
+    config: SamplingConfig, batches: Iterator[dict[int, CandidateGroup]], journal: Journal, loaded: _LoadedSampler
+) -> Iterator[dict[int, list[str]]]:
+    sampler = loaded.of(config)
     try:
-        with tqdm(total=num_problems, initial=done, desc=title, unit="problem") as bar:
-            for batch in _batches(_groups(arguments), config.batch_size):
-                todo = {first_place + index: group for index, group in batch.items()}
-                if all(place in journal for place in todo):
-                    continue
-                for pieces in draw(todo, config, sampler, journal):
-                    journal.add(pieces)
-                    drawn += sum(map(len, pieces.values()))
-                    bar.update(len(pieces))
-                    bar.set_postfix_str(f"{drawn / (time.monotonic() - started):.1f} candidates/s")
+        for batch in batches:
+            yield from draw(batch, config, sampler, journal)
     finally:
         loaded.count_usage(sampler)
-    return drawn
+
+
+def _draw_on_cluster(
+    address: str, config: SamplingConfig, batches: Iterator[dict[int, CandidateGroup]]
+) -> Iterator[dict[int, list[str]]]:
+    """Draws the same batches, on the machines of a cluster; yields them as they are done."""
+    items = ((min(batch), [[place, group.to_row()] for place, group in batch.items()]) for batch in batches)
+    for _, pieces in map_on_cluster(address, partial(_BatchDrawer, config), items, whole_machines=True):
+        yield dict(pieces)
+
+
+class _BatchDrawer:
+    """Draws batches on one machine of a cluster."""
+
+    def __init__(self, config: SamplingConfig) -> None:
+        self._config, self._sampler = config, make_sampler(config)
+
+    def __call__(self, rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, list[str]]]:
+        batch = {place: CandidateGroup.from_row(row, f"problem {row['problem_id']}") for place, row in rows}
+        return [piece for pieces in draw(batch, self._config, self._sampler) for piece in pieces.items()]
 
 
 def _batches(groups: Iterator[CandidateGroup], size: int) -> Iterator[dict[int, CandidateGroup]]:
