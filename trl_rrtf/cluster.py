@@ -1,7 +1,7 @@
 """A stage's work on the machines of a Ray cluster, by Ray Data. Reading, order and files stay with the stage, on this machine.
 
-Each item becomes a block in the object store of Ray, which spills to disk, so that the items need not fit into memory. What a machine
-had in its hands when it was lost goes to another one.
+Each item becomes a block in the object store of Ray, which spills to disk, so that the items need not fit into memory. What
+a machine had in its hands when it was lost goes to another one.
 """
 
 from __future__ import annotations

