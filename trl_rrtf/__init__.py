@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trl_rrtf.errors import ClusterError as ClusterError
     from trl_rrtf.errors import ConfigError as ConfigError
     from trl_rrtf.errors import JudgeError as JudgeError
     from trl_rrtf.errors import LoadError as LoadError
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "trl_rrtf.errors": ("ConfigError", "JudgeError", "LoadError", "OutputError", "RowError", "TrlRrtfError"),
+    "trl_rrtf.errors": ("ClusterError", "ConfigError", "JudgeError", "LoadError", "OutputError", "RowError", "TrlRrtfError"),
     "trl_rrtf.evaluation.callback": ("PassAtKCallback",),
     "trl_rrtf.evaluation.pass_at_k": ("pass_at_k",),
     "trl_rrtf.groups": ("CandidateGroup", "JudgedGroup", "Outcome", "Problem", "RankedGroup", "UnitTest", "Verdict"),

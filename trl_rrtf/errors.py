@@ -6,7 +6,8 @@ TrlRrtfError
 ├── RowError           a row of a data file or data set breaks its format                  (also a ValueError)
 ├── LoadError          a model, tokenizer, data file or data set cannot be loaded          (also an OSError)
 ├── OutputError        an output cannot be written, or stands in the way                   (also an OSError)
-└── JudgeError         the judge itself failed; says nothing about any candidate           (also a RuntimeError)
+├── JudgeError         the judge itself failed; says nothing about any candidate           (also a RuntimeError)
+└── ClusterError       a worker on a machine of a cluster failed                           (also a RuntimeError)
 ```
 
 Each message names the argument (or file, line and column), what was got, and what to do.

@@ -52,8 +52,9 @@ PLANTED = {
     "a copy with a word more here and there": (
         "near_duplicate",
         plant(
-            prompt="Write a function `longest_run(values)`. Given a list of some integers, find the length of the longest "
-            "stretch of all consecutive entries that are all equal to each other, and please return zero for an empty list."
+            prompt="Write a function `longest_run(values)`. Given a long list of integers, find the length of the longest "
+            "unbroken stretch of consecutive entries that are really all equal to each other, and return just zero for an "
+            "empty list."
         ),
     ),
     "a paraphrase": (
