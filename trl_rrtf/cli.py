@@ -25,6 +25,7 @@ class Stage:
         function: `module:function` that does the work and returns a summary.
         help_configs: `module:Class` of the dataclasses that `--help` shows, where `configs` would import torch.
         help_note: What `--help` says of the options that it does not show.
+        positional: Options that may be given without their names, in this order.
         launchable: Whether accelerate's options start it on several processes.
     """
 
@@ -33,6 +34,7 @@ class Stage:
     function: str
     help_configs: tuple[str, ...] = ()
     help_note: str = ""
+    positional: tuple[str, ...] = ()
     launchable: bool = False
 
 
@@ -91,6 +93,13 @@ STAGES = {
             "trl_rrtf.judging.config:JudgeConfig",
         ),
         "trl_rrtf.evaluation.stage:run_evaluate",
+    ),
+    "compare": Stage(
+        "two evaluations of the same problems, side by side",
+        ("trl_rrtf.evaluation.compare:CompareArguments",),
+        "trl_rrtf.evaluation.compare:run_compare",
+        positional=("first", "second"),
+        help_note="Shorter: trl-rrtf compare A.json B.json",
     ),
     "export": Stage(
         "an ONNX model, from a checkpoint: quantised, proved equal",
@@ -165,6 +174,10 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         configs = [_load(name) for name in stage.help_configs or stage.configs]
         print(_help(command, stage.summary, configs, stage.help_note))
         return 0
+    for name in stage.positional:
+        at = 2 * stage.positional.index(name)
+        if len(arguments) > at and not arguments[at].startswith("--"):
+            arguments.insert(at, f"--{name}")
     configs, unknown = _parse(command, stage, arguments)
     if unknown:
         from trl_rrtf.launch import launch, split_launch_arguments

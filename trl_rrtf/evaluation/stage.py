@@ -6,21 +6,21 @@ import importlib.metadata
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from trl_rrtf.errors import ConfigError, JudgeError
 from trl_rrtf.evaluation.config import EvaluateArguments
-from trl_rrtf.evaluation.pass_at_k import pass_at_k
+from trl_rrtf.evaluation.pass_at_k import estimate
+from trl_rrtf.evaluation.report import require_plots, write_report
+from trl_rrtf.evaluation.statistics import mean_with_interval
 from trl_rrtf.groups import JudgedGroup, Outcome
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.stage import run_judge
-from trl_rrtf.row_files import read_rows, write_json
+from trl_rrtf.row_files import stream_rows, write_json
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, run_sample
 
-_BOOTSTRAP_DRAWS = 2000
 _LIBRARIES = ("trl-rrtf", "trl", "transformers", "torch")
 
 
@@ -44,23 +44,25 @@ def run_evaluate(
     """
     if max(arguments.k) > sampling.num_generations:
         raise ConfigError(f"`k`: {max(arguments.k)} is more than `num_generations` ({sampling.num_generations}); sample more")
-    output = Path(arguments.output)
-    candidates, judged = output.with_suffix(".candidates.jsonl"), output.with_suffix(".judged.jsonl")
+    if arguments.report:
+        require_plots()
     started = time.monotonic()
-    run_sample(
-        SampleArguments(arguments.problems, str(candidates), arguments.where, arguments.limit, arguments.overwrite),
-        sampling,
-        sampler,
+    temperatures = arguments.k_temperatures or [sampling.temperature] * len(arguments.k)
+    judged = {heat: _judged_candidates(arguments, sampling, judging, sampler, heat) for heat in dict.fromkeys(temperatures)}
+    counts = {heat: [_count(group) for group in stream_rows(path, JudgedGroup)] for heat, path in judged.items()}
+    problems = _merge(counts, dict(zip(arguments.k, temperatures, strict=True)))
+    outcomes = Counter(
+        verdict.outcome.label
+        for path in judged.values()
+        for group in stream_rows(path, JudgedGroup)
+        for verdict in group.verdicts
     )
-    run_judge(JudgeArguments(str(candidates), str(judged), arguments.overwrite), judging)
-    groups = read_rows(judged, JudgedGroup)
-    problems = [_count(group) for group in groups]
-    outcomes = Counter(verdict.outcome.label for group in groups for verdict in group.verdicts)
+    drawn = {"k": arguments.k, "k_temperatures": arguments.k_temperatures, **asdict(sampling)}
     result: dict[str, Any] = {
-        "pass@k": {f"pass@{k}": _mean_with_interval([_estimate(entry, k) for entry in problems]) for k in arguments.k},
+        "pass@k": {f"pass@{k}": mean_with_interval([estimate(entry, k) for entry in problems]) for k in arguments.k},
         "outcomes": {outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
         "problems": problems,
-        "settings": {"problems": arguments.problems, "where": arguments.where, "limit": arguments.limit, **asdict(sampling)},
+        "settings": {"problems": arguments.problems, "where": arguments.where, "limit": arguments.limit, **drawn},
         "judge": asdict(judging),
         "versions": {
             "python": platform.python_version(),
@@ -68,8 +70,38 @@ def run_evaluate(
         },
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_json(output, result)
-    return {"pass@k": result["pass@k"], **result["outcomes"], "problems": len(problems), "output": str(output)}
+    write_json(arguments.output, result)
+    files = {"output": arguments.output}
+    if arguments.report:
+        write_report(result, list(judged.values()), arguments.report)
+        files["report"] = arguments.report
+    return {"pass@k": result["pass@k"], **result["outcomes"], "problems": len(problems), **files}
+
+
+def _judged_candidates(
+    arguments: EvaluateArguments, sampling: SamplingConfig, judging: JudgeConfig, sampler: Sampler | None, temperature: float
+) -> Path:
+    """Draws at one temperature and judges; returns the judged groups."""
+    name = f".t{temperature:g}" if len(set(arguments.k_temperatures)) > 1 else ""
+    output = Path(arguments.output)
+    candidates, judged = (output.with_suffix(f"{name}.{kind}.jsonl") for kind in ("candidates", "judged"))
+    files = SampleArguments(arguments.problems, str(candidates), arguments.where, arguments.limit, arguments.overwrite)
+    run_sample(files, replace(sampling, temperature=temperature), sampler)
+    run_judge(JudgeArguments(str(candidates), str(judged), arguments.overwrite), judging)
+    return judged
+
+
+def _merge(counts: dict[float, list[dict[str, Any]]], temperature_of: dict[int, float]) -> list[dict[str, Any]]:
+    """One entry per problem; with several temperatures its `n` and `c` are sums, and `at` has those of each k."""
+    if len(counts) == 1:
+        return next(iter(counts.values()))
+    merged = []
+    for entries in zip(*counts.values(), strict=True):
+        by_temperature = dict(zip(counts, entries, strict=True))
+        at = {str(k): {name: by_temperature[heat][name] for name in ("n", "c")} for k, heat in temperature_of.items()}
+        sums = {name: sum(entry[name] for entry in entries) for name in ("n", "c")}
+        merged.append({"problem_id": entries[0]["problem_id"], **sums, "at": at})
+    return merged
 
 
 def show_interval(value: dict[str, float]) -> str:
@@ -91,18 +123,3 @@ def _count(group: JudgedGroup) -> dict[str, Any]:
         "n": len(judged),
         "c": sum(verdict.outcome is Outcome.PASSED for verdict in judged),
     }
-
-
-def _estimate(entry: dict[str, Any], k: int) -> float:
-    """pass@k of a problem; one that lost candidates to the judge is estimated at the k that is left."""
-    return pass_at_k(entry["n"], entry["c"], min(k, entry["n"]))
-
-
-def _mean_with_interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean over the problems, with a 95 % percentile bootstrap interval (fixed seed)."""
-    import numpy as np  # here, for a quick `--help`
-
-    array = np.asarray(values)
-    draws = np.random.default_rng(0).choice(array, size=(_BOOTSTRAP_DRAWS, len(array)))
-    low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
-    return {"mean": float(array.mean()), "low": float(low), "high": float(high)}
