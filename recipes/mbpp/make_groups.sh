@@ -1,7 +1,8 @@
 #!/bin/sh
 # Ranked groups from MBPP: problems without HumanEval's, two candidates of the student each, the references as teachers.
 # usage: recipes/mbpp/make_groups.sh MBPP STUDENT FOLDER   (MBPP: a file, or google-research-datasets/mbpp)
-# With TEACHER=CHECKPOINT a stronger model answers each problem too, greedily. Interrupted, it goes on where it stopped. STUDENT is a checkpoint, or a folder of `trl-rrtf export` with ENGINE=onnx.
+# STUDENT is a checkpoint, or a folder of `trl-rrtf export` with ENGINE=onnx. With TEACHER=CHECKPOINT a stronger model answers
+# each problem too, greedily. Interrupted, it goes on where it stopped.
 set -e
 mkdir -p "$3"
 trl-rrtf filter --problems "$1" --against humaneval --output "$3/problems.jsonl"
