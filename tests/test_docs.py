@@ -78,3 +78,20 @@ def test_the_reference_names_every_public_name():
     for name in trl_rrtf.__all__:
         module = getattr(trl_rrtf, name).__module__
         assert f"::: trl_rrtf.{name}\n" in page or module in whole_modules, name
+
+
+def test_the_messages_of_the_troubleshooting_page_are_the_packages_own():
+    import ast
+
+    import trl_rrtf
+
+    texts = " ".join(
+        node.value
+        for path in Path(trl_rrtf.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `([a-z][^`|]* [^`|]*)` \|", page, re.M)
+    assert len(messages) >= 6
+    assert [message for message in messages if message not in texts] == []
