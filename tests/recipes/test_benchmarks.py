@@ -22,15 +22,16 @@ def test_the_judges_benchmark_compares_three_harnesses():
     assert float(rows[0][2]) > 1
 
 
-def test_the_training_benchmark_compares_five_methods(tiny_model_dir, tmp_path):
+def test_the_training_benchmark_compares_methods(tiny_model_dir, tmp_path):
     pytest.importorskip("psutil")
     pytest.importorskip("matplotlib")
     options = ["--model", str(tiny_model_dir), "--candidates", "2", "--prompts", "32", "--rounds", "1", "--steps", "1"]
+    options += ["--methods", "dpo,simpo,shared"]  # the others share their code with these and with the tests of the losses
     command = [sys.executable, str(BENCHMARKS / "training_step.py"), *options, "--plot", str(tmp_path / "plot.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
-    assert [row[2] for row in rows] == ["dpo", "simpo", "rrhf", "padded", "shared"]
+    assert [row[2] for row in rows] == ["dpo", "simpo", "shared"]
     assert all(float(row[3]) > 0 for row in rows)
     assert (tmp_path / "plot.png").stat().st_size > 5_000
 
@@ -40,11 +41,11 @@ def test_the_inference_benchmark_compares_engines(tiny_model_dir, tmp_path):
     options = ["--batches", "1,2", "--new_tokens", "4", "--rounds", "1", "--problems", "2", "--answer_tokens", "4"]
     paths = ["--model", str(tiny_model_dir), "--work", str(tmp_path / "work")]
     command = [sys.executable, str(BENCHMARKS / "inference.py"), *paths]
-    engines = ["--engines", "torch,onnx-fp32,genai-int4", "--plot", str(tmp_path / "plot.png")]
+    engines = ["--engines", "torch,onnx-fp32", "--plot", str(tmp_path / "plot.png")]
     done = subprocess.run([*command, *options, *engines], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
     assert [row[0] for row in rows][:2] == ["torch", "onnx-fp32"]
     assert [row[-2] for row in rows][:2] == ["1.00", "1.00"]
-    assert len(rows) == 3 or "genai-int4 failed: " in done.stderr
+    assert len(rows) == 2
     assert (tmp_path / "plot.png").stat().st_size > 5_000
