@@ -166,11 +166,11 @@ def test_the_command_reports_an_error_in_one_line(tmp_path, capsys):
     assert "trl-rrtf run: `config`: the key `model` is missing" in capsys.readouterr().err
 
 
-def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings, tmp_path, monkeypatch):
-    """Everything is real but the scores, which a tiny model does not have: 0, then 0.1, 0.2, 0.15."""
+def script_scores(monkeypatch, *scores):
+    """Gives evaluations scores that a tiny model does not have; everything else of them is real."""
     from trl_rrtf import pipeline
 
-    means = iter([0.0, 0.1, 0.2, 0.15])
+    means = iter(scores)
     real = pipeline.run_evaluate
 
     def with_scores(*arguments):
@@ -179,6 +179,37 @@ def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings,
         return summary
 
     monkeypatch.setattr(pipeline, "run_evaluate", with_scores)
+
+
+def test_rounds_train_the_adapter_of_the_round_before(settings, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+    from trl import ModelConfig
+
+    from trl_rrtf import RRTFConfig
+    from trl_rrtf.training.stage import TrainArguments, run_train
+
+    pytest.importorskip("peft")
+    script_scores(monkeypatch, 0.0, 0.1, 0.2)
+    train = {**settings["train"], "num_train_epochs": 1, "eval_strategy": "no", "use_peft": True}
+    train["lora_target_modules"] = "all-linear"
+    run_pipeline(PipelineConfig(**{**settings, "train": train, "output_dir": str(tmp_path / "run"), "rounds": 2}))
+    first, second = (load_file(tmp_path / f"run/round-{i}/model/adapter_model.safetensors") for i in (1, 2))
+    assert first.keys() == second.keys()
+    assert any((first[name] != second[name]).any() for name in first)
+    config = json.loads((tmp_path / "run/round-2/model/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == settings["model"]
+    # With hardly a step, what comes out is what went in: the adapter was trained on, not begun anew.
+    still = {**settings["train"], "output_dir": str(tmp_path / "still"), "max_steps": 1, "learning_rate": 1e-12}
+    still["eval_strategy"] = "no"
+    groups = TrainArguments(str(tmp_path / "run/round-1/ranked/train.jsonl"), str(tmp_path / "run/round-1/model"))
+    run_train(groups, RRTFConfig(**still), ModelConfig())
+    same = load_file(tmp_path / "still" / "adapter_model.safetensors")
+    assert all((first[name] - same[name]).abs().max() < 1e-6 for name in first)
+    assert any(first[name].abs().max() > 1e-4 for name in first if "lora_B" in name)
+
+
+def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings, tmp_path, monkeypatch):
+    script_scores(monkeypatch, 0.0, 0.1, 0.2, 0.15)
     train = {**settings["train"], "num_train_epochs": 1, "eval_strategy": "no"}
     config = PipelineConfig(**{**settings, "train": train, "output_dir": str(tmp_path / "run"), "rounds": 5})
     results = run_pipeline(config)

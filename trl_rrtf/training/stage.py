@@ -19,6 +19,8 @@ from trl_rrtf.training.options import RRTFOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
     from trl import ModelConfig
 
     from trl_rrtf.training.config import RRTFConfig
@@ -194,20 +196,22 @@ def _train(
 
     from trl_rrtf.training.trainer import RRTFTrainer
 
-    config.model_init_kwargs = {
+    load_options = {
         "revision": model_config.model_revision,
         "attn_implementation": model_config.attn_implementation,
         "dtype": model_config.dtype,
         **(config.model_init_kwargs or {}),
     }
-    trainer = RRTFTrainer(
-        model=model,
-        args=config,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        quantization_config=get_quantization_config(model_config),
-        peft_config=get_peft_config(model_config),
-    )
+    quantization = get_quantization_config(model_config)
+    datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+    if (Path(model) / "adapter_config.json").is_file():
+        adapter, tokenizer = _load_adapter(model, {**load_options, "quantization_config": quantization})
+        config.model_init_kwargs = None
+        trainer = RRTFTrainer(model=adapter, args=config, processing_class=tokenizer, **datasets)
+    else:
+        config.model_init_kwargs = load_options
+        peft_config = get_peft_config(model_config)
+        trainer = RRTFTrainer(model=model, args=config, quantization_config=quantization, peft_config=peft_config, **datasets)
     if eval_dataset is not None and show_groups:
         from trl_rrtf.training.callbacks import RankedGroupsCallback
 
@@ -216,6 +220,16 @@ def _train(
     checkpoint = config.resume_from_checkpoint or get_last_checkpoint(config.output_dir)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
+
+
+def _load_adapter(folder: str, options: dict[str, Any]) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """An adapter that an earlier training made, on its base model, to be trained on (as in the later rounds of a run)."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    options = {name: value for name, value in options.items() if value is not None}
+    options.pop("revision", None)  # that of the adapter's own configuration
+    return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=True, **options), AutoTokenizer.from_pretrained(folder)
 
 
 def _summary(log_history: list[dict[str, float]], steps: int) -> dict[str, Any]:
