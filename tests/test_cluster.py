@@ -54,7 +54,7 @@ def machine_namer():
     """A slow worker that says on which machine it works; local, so that Ray sends its code and not its module's name."""
 
     def work(item):
-        time.sleep(0.3)
+        time.sleep(0.2)
         return [item, ray.get_runtime_context().get_node_id()]
 
     return lambda: work
@@ -64,7 +64,7 @@ def machine_namer():
 def test_a_lost_machine_loses_no_work(two_machines):
     """The machine that is killed had items in its hands."""
     results, machines, alive = {}, set(), True
-    for place, (item, machine) in map_on_cluster("auto", machine_namer(), ((i, {"n": i}) for i in range(60))):
+    for place, (item, machine) in map_on_cluster("auto", machine_namer(), ((i, {"n": i}) for i in range(120))):
         assert place not in results
         results[place] = item
         machines.add(machine)
@@ -72,7 +72,7 @@ def test_a_lost_machine_loses_no_work(two_machines):
             two_machines()
             alive = False
     assert not alive, "the second machine did nothing"
-    assert results == {i: {"n": i} for i in range(60)}
+    assert results == {i: {"n": i} for i in range(120)}
 
 
 @pytest.mark.timeout(280)
@@ -91,10 +91,11 @@ def test_sampling_and_judging_on_a_cluster_that_loses_a_machine_write_what_one_m
     here, there = tmp_path / "here", tmp_path / "there"
     for folder, cluster in ((here, None), (there, "auto")):
         run_sample(SampleArguments(problems, str(folder / "candidates.jsonl"), cluster=cluster), sampling)
-        if cluster:
-            threading.Timer(6, two_machines).start()
+        killer = threading.Timer(6, two_machines if cluster else lambda: None)
+        killer.start()
         judge = JudgeArguments(str(folder / "candidates.jsonl"), str(folder / "judged.jsonl"), cluster=cluster)
         summary = run_judge(judge, JudgeConfig())
+        killer.join()  # before the cluster is taken down, should the work have ended first
         assert summary["passed"] == 20
     assert (here / "candidates.jsonl").read_bytes() == (there / "candidates.jsonl").read_bytes()
     assert verdicts(here) == verdicts(there)
