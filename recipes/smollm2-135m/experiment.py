@@ -1,22 +1,28 @@
 """Does ranking feedback make a small model write better programs? Every method on the same ranked groups.
 
-One command makes the groups, tunes each method's learning rate on validation problems, trains it with each seed, and evaluates
-it on held-out problems; the table and the curves are drawn from what is done. Killed, it goes on.
+One command makes problems and groups, tunes each method's learning rate on validation problems, trains it with each seed, and
+evaluates it on held-out problems; the table and the curves are drawn from what is done. Killed, it goes on.
 
-    python recipes/smollm2-135m/experiment.py --model MODEL --output FOLDER [--preset cpu|gpu] [--methods rrtf,dpo]
+    python recipes/smollm2-135m/experiment.py --model MODEL --output FOLDER [--preset cpu|gpu] [--methods base,rrtf,dpo]
 
-| method | trains on |
+With `--export METHOD` that method's model is then exported to int8 for ONNX Runtime and evaluated on the same problems.
+
+| method | what |
 |---|---|
-| `base` | nothing |
+| `published` | the model as it was published |
+| `base` | after a short SFT on the references of other problems, as before any preference training; all others start from it |
 | `sft` | the teacher's program of each group (TRL's `SFTTrainer`) |
 | `rejection` | the student's own programs that pass (`SFTTrainer`) |
 | `dpo`, `simpo` | best and worst of each group (TRL's `DPOTrainer`, experimental `CPOTrainer`) |
 | `rrhf` | the group, RRHF's loss as in its code |
 | `rrtf` and `rrtf-LOSS` | the group, `RRTFTrainer` with each `rank_loss` |
-| `rrtf-iterated` | the group, then groups with the candidates of the trained model |
+| `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
+| `rrtf-light` | `rrtf` with a fifth of the ranking term |
+| `rrtf-iterated` | `rrtf-sum`: half of the groups, then the other half's problems with candidates of the model so far |
 
-All make the same number of updates, from batches of the same number of groups. Tokens differ, since a method that reads more
-of a group learns from more: they are reported.
+All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
+method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
+its own, once the data are made.
 """
 
 from __future__ import annotations
@@ -28,55 +34,115 @@ import sys
 import time
 from pathlib import Path
 
+from composed_problems import compose
+
 PRESETS = {
-    "cpu": {"candidates": 2, "epochs": 1, "learning_rates": [5e-5, 2e-4], "seeds": [0], "test_samples": 10},
-    "gpu": {"candidates": 8, "epochs": 3, "learning_rates": [1e-5, 3e-5, 1e-4, 3e-4], "seeds": [0, 1, 2], "test_samples": 50},
+    "cpu": {
+        "problems": {"test": 60, "validation": 24, "warm_up": 80, "train": 96},
+        "candidates": 4,
+        "epochs": 1,
+        "learning_rates": [5e-5, 2e-4],
+        "pair_learning_rates": [1e-5, 5e-5],
+        "seeds": [0],
+        "test_samples": 10,
+    },
+    "gpu": {
+        "problems": {"test": 150, "validation": 60, "warm_up": 80, "train": 160},
+        "candidates": 8,
+        "epochs": 2,
+        "learning_rates": [2e-5, 5e-5, 1e-4, 2e-4],
+        "pair_learning_rates": [1e-6, 3e-6, 1e-5, 5e-5],
+        "seeds": [0, 1, 2],
+        "test_samples": 50,
+    },
 }
 """Settings for 2 CPU cores (hours) and for one GPU."""
 
 METHODS = (
-    *("base", "sft", "rejection", "dpo", "simpo", "rrhf", "rrtf"),
-    *("rrtf-hinge", "rrtf-logistic", "rrtf-plackett_luce", "rrtf-lambda", "rrtf-iterated"),
+    *("published", "base", "sft", "rejection", "dpo", "simpo", "rrhf", "rrtf"),
+    *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-plackett_luce", "rrtf-lambda"),
 )
-PROBLEMS = Path(__file__).parents[1] / "data" / "easy_problems.jsonl"
-VALIDATION = 24
-"""So many of the training problems choose the learning rate and are not trained on."""
+PAIR_METHODS = ("dpo", "simpo")
+"""They need smaller learning rates."""
+GROUP_OPTIONS = {
+    "rrhf": {"rank_loss": "rrhf"},
+    "rrtf": {},
+    "rrtf-sum": {"sft_reduction": "sum"},
+    "rrtf-light": {"rank_weight": 0.2},
+    "rrtf-iterated": {"sft_reduction": "sum"},
+    **{f"rrtf-{name}": {"rank_loss": name} for name in ("hinge", "logistic", "plackett_luce", "lambda")},
+}
+"""Options of the methods that read whole groups."""
 GROUPS_PER_UPDATE = 8
+WARM_UP_LEARNING_RATE = 2e-4
 ANSWER = {"prompt_style": "paper", "max_new_tokens": 96, "stop_strings": ["\n```\n"], "top_p": 1.0, "top_k": 50}
 
 
-def prepare_data(model, folder, preset):
-    """Problems of each part, decontaminated, and ranked groups for training and for the held-out measures."""
+def prepare_problems(folder, sizes):
+    """Problems of each part; those to train on are decontaminated from the test and validation problems.
+
+    Near-duplicates by words are not dropped: all statements are made of the same words. A run of 10 common words, a common
+    program or common tests are.
+    """
+    from trl_rrtf.problems.filters import FilterArguments, FilterConfig, run_filter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = compose(100_000, seed=0)
+    held_out = sizes["test"] + sizes["validation"]
+    write_rows(folder / "test.jsonl", rows[: sizes["test"]])
+    write_rows(folder / "validation.jsonl", rows[sizes["test"] : held_out])
+    write_rows(folder / "others.jsonl", rows[held_out:])
+    rules = FilterConfig(
+        against=[str(folder / "test.jsonl"), str(folder / "validation.jsonl")], word_similarity=1, duplicate_similarity=1
+    )
+    run_filter(FilterArguments(str(folder / "others.jsonl"), str(folder / "clean.jsonl")), rules)
+    clean = read_rows(folder / "clean.jsonl")
+    needed = sizes["warm_up"] + sizes["train"]
+    if len(clean) < needed:
+        raise SystemExit(f"{len(clean)} problems are left, {needed} are needed: make test and validation smaller")
+    write_rows(folder / "warm_up.jsonl", clean[: sizes["warm_up"]])
+    write_rows(folder / "train.jsonl", clean[sizes["warm_up"] : needed])
+
+
+def rank_candidates(model, problems, candidates):
+    """Ranked groups of the model's candidates and the reference for a problems file, beside it."""
     from trl_rrtf import JudgeConfig, RankConfig, SamplingConfig
     from trl_rrtf.judging.config import JudgeArguments
     from trl_rrtf.judging.stage import run_judge
-    from trl_rrtf.problems.filters import FilterArguments, FilterConfig, run_filter
     from trl_rrtf.ranking import RankArguments, run_rank
     from trl_rrtf.sampling import SampleArguments, run_sample
 
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in PROBLEMS.read_text().splitlines()]
-    held_out = [row for row in rows if row["split"] == "heldout"]
-    training = [row for row in rows if row["split"] == "train"]
-    write_rows(folder / "test.jsonl", held_out)
-    write_rows(folder / "train_and_validation.jsonl", training)
-    kept = folder / "kept.jsonl"
-    run_filter(
-        FilterArguments(str(folder / "train_and_validation.jsonl"), str(kept)),
-        FilterConfig(against=[str(folder / "test.jsonl")]),
+    sampled, judged, ranked = (str(problems.with_suffix(f".{name}.jsonl")) for name in ("candidates", "judged", "ranked"))
+    sampling = SamplingConfig(
+        str(model), num_generations=candidates, temperature=0.8, batch_size=16, include_reference=True, **ANSWER
     )
-    clean = [json.loads(line) for line in kept.read_text().splitlines()]
-    write_rows(folder / "validation.jsonl", clean[-VALIDATION:])
-    write_rows(folder / "train.jsonl", clean[:-VALIDATION])
-    for part in ("train", "test"):
-        candidates, judged, ranked = (str(folder / f"{part}.{name}.jsonl") for name in ("candidates", "judged", "ranked"))
-        sampling = SamplingConfig(
-            str(model), num_generations=preset["candidates"], temperature=0.6, batch_size=32, include_reference=True, **ANSWER
-        )
-        run_sample(SampleArguments(str(folder / f"{part}.jsonl"), candidates), sampling)
-        run_judge(JudgeArguments(candidates, judged), JudgeConfig())
-        run_rank(RankArguments(judged, ranked), RankConfig(prompt_style="paper"))
-    return folder / "train.ranked.jsonl"
+    run_sample(SampleArguments(str(problems), sampled), sampling)
+    run_judge(JudgeArguments(sampled, judged), JudgeConfig())
+    run_rank(RankArguments(judged, ranked), RankConfig(prompt_style="paper"))
+    return Path(ranked)
+
+
+def warm_up(model, problems, output):
+    """The base model: a short SFT on the references of problems that no method trains on."""
+    from trl_rrtf.prompts import PROMPT_STYLES
+
+    if (output / "config.json").exists():
+        return
+    rows = [
+        {
+            "prompt": PROMPT_STYLES[ANSWER["prompt_style"]](row["prompt"]),
+            "completions": [row["reference_solution"]],
+            "sources": ["reference"],
+            "outcomes": ["passed"],
+        }
+        for row in read_rows(problems)
+    ]
+    train("sft", model, rows, output, WARM_UP_LEARNING_RATE, seed=0, epochs=1)
+
+
+def read_rows(path):
+    """The rows of a JSON Lines file."""
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def write_rows(path, rows):
@@ -84,11 +150,11 @@ def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def train(method, model, groups, output, learning_rate, seed, epochs):
-    """Trains one model; returns seconds and the number of completion tokens that were learnt from."""
+def train(method, model, rows, output, learning_rate, seed, epochs):
+    """Trains one model; returns seconds, the number of completion tokens that were learnt from, and the losses."""
     import torch
 
-    num_updates = max(1, epochs * count_lines(groups) // GROUPS_PER_UPDATE)
+    num_updates = max(1, round(epochs * len(rows) / GROUPS_PER_UPDATE))
     options = {
         "output_dir": str(output),
         "learning_rate": learning_rate,
@@ -106,10 +172,8 @@ def train(method, model, groups, output, learning_rate, seed, epochs):
         "bf16": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
     }
-    rows = [json.loads(line) for line in Path(groups).read_text().splitlines()]
-    builder = {"sft": sft_trainer, "rejection": sft_trainer, "dpo": dpo_trainer, "simpo": simpo_trainer}.get(
-        method, group_trainer
-    )
+    builders = {"sft": sft_trainer, "rejection": sft_trainer, "dpo": dpo_trainer, "simpo": simpo_trainer}
+    builder = group_trainer if method in GROUP_OPTIONS else builders[method]
     trainer, completions = builder(method, model, rows, options)
     started = time.monotonic()
     trainer.train()
@@ -121,22 +185,15 @@ def train(method, model, groups, output, learning_rate, seed, epochs):
     return {"train_seconds": seconds, "tokens": round(tokens * passes), "updates": num_updates, "curve": curve}
 
 
-def count_lines(path):
-    """Rows of a file."""
-    return len(Path(path).read_text().splitlines())
-
-
 def group_trainer(method, model, rows, options):
     """RRTF and RRHF on whole groups."""
     from datasets import Dataset
 
     from trl_rrtf import RRTFConfig, RRTFTrainer
 
-    loss = method.partition("-")[2]
-    own = {"rank_loss": "rrhf"} if method == "rrhf" else {} if loss in ("", "iterated") else {"rank_loss": loss}
     columns = ("prompt", "completions", "scores", "sources")
     dataset = Dataset.from_list([{name: row[name] for name in columns} for row in rows])
-    trainer = RRTFTrainer(str(model), RRTFConfig(**options, **own), train_dataset=dataset)
+    trainer = RRTFTrainer(str(model), RRTFConfig(**options, **GROUP_OPTIONS[method]), train_dataset=dataset)
     return trainer, [text for row in rows for text in row["completions"]]
 
 
@@ -197,15 +254,15 @@ def simpo_trainer(method, model, rows, options):
     return trainer, [pair[side] for pair in pairs for side in ("chosen", "rejected")]
 
 
-def evaluate(model, problems, output, samples):
+def evaluate(model, problems, output, samples, engine="transformers"):
     """pass@1 and pass@k of the samples, and the mean length of what was written."""
     from trl_rrtf import JudgeConfig, SamplingConfig
     from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
 
-    sampling = SamplingConfig(str(model), num_generations=samples, temperature=0.4, batch_size=16, **ANSWER)
+    sampling = SamplingConfig(str(model), num_generations=samples, temperature=0.4, batch_size=40, engine=engine, **ANSWER)
     k = [1, 10] if samples >= 10 else [1]
     summary = run_evaluate(EvaluateArguments(str(problems), str(output), k=k), sampling, JudgeConfig())
-    rows = [json.loads(line) for line in Path(output).with_suffix(".candidates.jsonl").read_text().splitlines()]
+    rows = read_rows(Path(output).with_suffix(".candidates.jsonl"))
     lengths = [len(text) for row in rows for text in row["raw_completions"]]
     return {"pass@k": summary["pass@k"], "passed": summary["passed"], "mean_characters": sum(lengths) / len(lengths)}
 
@@ -217,7 +274,7 @@ def held_out_metrics(model, groups, folder):
 
     from trl_rrtf import RRTFConfig, RRTFTrainer
 
-    rows = [json.loads(line) for line in Path(groups).read_text().splitlines()]
+    rows = read_rows(groups)
     dataset = Dataset.from_list([{name: row[name] for name in ("prompt", "completions", "scores", "sources")} for row in rows])
     args = RRTFConfig(str(folder), report_to="none", bf16=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available())
     metrics = RRTFTrainer(str(model), args, train_dataset=dataset, eval_dataset=dataset).evaluate()
@@ -228,31 +285,41 @@ def held_out_metrics(model, groups, folder):
 def run_one(job):
     """One model: trained, evaluated, written down. In a process of its own."""
     data, folder = Path(job["data"]), Path(job["folder"])
-    result = dict(job)
-    if job["method"] == "base":
+    checkpoint, trained = folder / "model", folder / "training.json"
+    if job["method"] in ("published", "base"):
         checkpoint = job["model"]
-    else:
-        start, groups = job["model"], data / "train.ranked.jsonl"
+        trained.write_text("{}")
+    elif not trained.exists():
         if job["method"] == "rrtf-iterated":
-            start, groups = job["start"], prepare_round(job)
-        checkpoint = folder / "model"
-        args = (job["method"], start, groups, checkpoint, job["learning_rate"], job["seed"], job["epochs"])
-        result |= train(*args)
+            training = train_in_two_rounds(job, checkpoint)
+        else:
+            rows = read_rows(data / "train.ranked.jsonl")
+            settings = (job["learning_rate"], job["seed"], job["epochs"])
+            training = train(job["method"], job["model"], rows, checkpoint, *settings)
+        trained.write_text(json.dumps(training))
+    result = {**job, **json.loads(trained.read_text())}
     result["validation"] = evaluate(checkpoint, data / "validation.jsonl", folder / "validation.json", 4)
     if job["is_final"]:
         result["test"] = evaluate(checkpoint, data / "test.jsonl", folder / "test.json", job["test_samples"])
-        result["held_out_groups"] = held_out_metrics(checkpoint, data / "test.ranked.jsonl", folder / "metrics")
+        result["held_out_groups"] = held_out_metrics(checkpoint, data / "validation.ranked.jsonl", folder / "metrics")
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def prepare_round(job):
-    """Ranked groups with the candidates of the trained model, beside the earlier ones."""
-    data = Path(job["folder"]) / "data"
-    preset = {"candidates": job["candidates"]}
-    groups = prepare_data(job["start"], data, preset)
-    joined = data / "joined.ranked.jsonl"
-    joined.write_text((Path(job["data"]) / "train.ranked.jsonl").read_text() + groups.read_text())
-    return joined
+def train_in_two_rounds(job, checkpoint):
+    """Half of the groups; then the problems of the other half, with candidates of the model that came out."""
+    folder, data = Path(job["folder"]), Path(job["data"])
+    groups = read_rows(data / "train.ranked.jsonl")
+    half = len(groups) // 2
+    settings = (job["learning_rate"], job["seed"], job["epochs"])
+    first = train(job["method"], job["model"], groups[:half], folder / "first_round", *settings)
+    left = {group["problem_id"] for group in groups[half:]}
+    problems = folder / "second_round.jsonl"
+    write_rows(problems, [row for row in read_rows(data / "train.jsonl") if row["problem_id"] in left])
+    newer = read_rows(rank_candidates(folder / "first_round", problems, job["candidates"]))
+    second = train(job["method"], folder / "first_round", newer, checkpoint, *settings)
+    later = [{**entry, "step": entry["step"] + first["updates"]} for entry in second["curve"]]
+    sums = {name: first[name] + second[name] for name in ("train_seconds", "tokens", "updates")}
+    return {**sums, "curve": first["curve"] + later}
 
 
 def start(job):
@@ -277,17 +344,17 @@ def run_method(method, options, preset):
     """Tunes the learning rate with the first seed, then trains with the others."""
     common = {
         "method": method,
-        "model": str(options.model),
+        "model": str(options.model) if method == "published" else str(options.output / "base_model"),
         "data": str(options.output / "data"),
         **{name: preset[name] for name in ("epochs", "candidates", "test_samples")},
     }
-    if method == "base":
-        return [start({**common, "folder": str(options.output / "base"), "is_final": True, "learning_rate": None, "seed": 0})]
-    if method == "rrtf-iterated":
+    if method in ("published", "base"):
+        job = {**common, "folder": str(options.output / method), "is_final": True, "learning_rate": None, "seed": 0}
+        return [result for result in [start(job)] if result is not None]
+    if method.startswith("rrtf-"):
         rates = [json.loads((options.output / "rrtf.json").read_text())["learning_rate"]]
-        common["start"] = str(options.output / f"rrtf-{rates[0]:g}-{preset['seeds'][0]}" / "model")
     else:
-        rates = preset["learning_rates"]
+        rates = preset["pair_learning_rates" if method in PAIR_METHODS else "learning_rates"]
 
     def job(rate, seed, is_final):
         folder = options.output / f"{method}-{rate:g}-{seed}"
@@ -299,6 +366,20 @@ def run_method(method, options, preset):
     best = max(tried, key=lambda result: result["validation"]["pass@k"]["pass@1"]["mean"])["learning_rate"]
     (options.output / f"{method}.json").write_text(json.dumps({"learning_rate": best}))
     return [result for seed in preset["seeds"] if (result := start(job(best, seed, True))) is not None]
+
+
+def export_and_evaluate(run, test_samples):
+    """The trained model in int8 for ONNX Runtime, on the test problems."""
+    from trl_rrtf.export import ExportArguments, ExportConfig, run_export
+
+    folder = Path(run["folder"])
+    exported = folder / "onnx-int8"
+    if not exported.exists():
+        run_export(ExportArguments(str(folder / "model"), str(exported)), ExportConfig(precision="int8"))
+    problems = Path(run["data"]) / "test.jsonl"
+    passed = evaluate(exported, problems, folder / "test-int8.json", test_samples, engine="onnx")["pass@k"]
+    shown = ", ".join(f"{k} {score['mean']:.1%} [{score['low']:.1%}, {score['high']:.1%}]" for k, score in passed.items())
+    print(f"{run['method']} in int8: {shown}")
 
 
 def print_table(results):
@@ -347,7 +428,8 @@ def draw_curves(results, path):
             )
     axes.set_xlabel("update")
     axes.set_ylabel("loss (each method's own)")
-    axes.legend(fontsize="small")
+    if axes.lines:
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=110)
 
 
@@ -358,6 +440,7 @@ def main():
     parser.add_argument("--output", type=Path, help="folder for data, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS, help="with commas")
+    parser.add_argument("--export", choices=METHODS, help="of `--methods`: exported to int8 and evaluated again")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -366,16 +449,23 @@ def main():
     if not options.model or not options.output:
         parser.error("give --model and --output")
     preset = PRESETS[options.preset]
-    prepare_data(options.model, options.output / "data", preset)
+    data = options.output / "data"
+    if not (data / "train.jsonl").exists():
+        prepare_problems(data, preset["problems"])
+    warm_up(options.model, data / "warm_up.jsonl", options.output / "base_model")
+    for part in ("train", "validation"):
+        rank_candidates(options.output / "base_model", data / f"{part}.jsonl", preset["candidates"])
     results = {}
     for method in options.methods:
-        if runs := [run for run in run_method(method, options, preset) if run is not None]:
+        if runs := run_method(method, options, preset):
             results[method] = runs
             shown = runs[0]["test"]["pass@k"]["pass@1"]
             print(f"{method}: pass@1 {shown['mean']:.1%} [{shown['low']:.1%}, {shown['high']:.1%}]", flush=True)
     (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print_table(results)
     draw_curves(results, options.output / "curves.png")
+    if options.export in results:
+        export_and_evaluate(results[options.export][0], preset["test_samples"])
 
 
 if __name__ == "__main__":

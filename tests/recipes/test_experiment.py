@@ -15,7 +15,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "smollm2-135m" / "experiment.py
 def experiment():
     spec = importlib.util.spec_from_file_location("experiment", RECIPE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(RECIPE.parent)  # as for a script: it imports the file beside it
+        spec.loader.exec_module(module)
     return module
 
 
@@ -39,8 +41,7 @@ def test_pairs_are_best_and_worst_and_equal_scores_make_none(experiment):
 @pytest.mark.parametrize("method", ["rrtf", "rrhf", "rrtf-lambda", "sft", "rejection", "dpo", "simpo"])
 def test_every_method_trains_as_many_updates_on_the_same_groups(experiment, method, tiny_model_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-    groups = tmp_path / "groups.jsonl"
-    experiment.write_rows(groups, [group(i) for i in range(16)])
+    groups = [group(i) for i in range(16)]
     result = experiment.train(method, tiny_model_dir, groups, tmp_path / "model", 1e-3, seed=0, epochs=1)
     assert result["updates"] == 2
     assert [entry["step"] for entry in result["curve"]] == [1, 2]
@@ -48,18 +49,49 @@ def test_every_method_trains_as_many_updates_on_the_same_groups(experiment, meth
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
-def test_the_learning_rate_is_chosen_on_the_validation_problems(experiment, tmp_path, monkeypatch):
-    scores = {1e-4: 0.1, 1e-3: 0.3, 1e-2: 0.2}
+@pytest.fixture
+def recorded_jobs(experiment, monkeypatch):
+    """The jobs that a method starts; validation prefers a learning rate of 1e-3."""
     jobs = []
 
     def start(job):
         jobs.append((job["learning_rate"], job["seed"], job["is_final"]))
-        return {**job, "validation": {"pass@k": {"pass@1": {"mean": scores[job["learning_rate"]]}}}}
+        score = 0.3 if job["learning_rate"] == 1e-3 else 0.1
+        return {**job, "validation": {"pass@k": {"pass@1": {"mean": score}}}}
 
     monkeypatch.setattr(experiment, "start", start)
-    preset = {"candidates": 2, "epochs": 1, "learning_rates": list(scores), "seeds": [0, 1], "test_samples": 4}
+    return jobs
+
+
+PRESET = {
+    "candidates": 2,
+    "epochs": 1,
+    "learning_rates": [1e-4, 1e-3, 1e-2],
+    "pair_learning_rates": [1e-6],
+    "seeds": [0, 1],
+    "test_samples": 4,
+}
+
+
+def test_the_learning_rate_is_chosen_on_the_validation_problems(experiment, recorded_jobs, tmp_path):
     options = type("Options", (), {"model": "m", "output": tmp_path})
-    runs = experiment.run_method("rrtf", options, preset)
-    assert jobs == [(1e-4, 0, False), (1e-3, 0, False), (1e-2, 0, False), (1e-3, 0, True), (1e-3, 1, True)]
+    runs = experiment.run_method("rrtf", options, PRESET)
+    assert recorded_jobs == [(1e-4, 0, False), (1e-3, 0, False), (1e-2, 0, False), (1e-3, 0, True), (1e-3, 1, True)]
     assert [run["seed"] for run in runs] == [0, 1]
+    assert {run["model"] for run in runs} == {str(tmp_path / "base_model")}
     assert json.loads((tmp_path / "rrtf.json").read_text()) == {"learning_rate": 1e-3}
+
+
+def test_other_losses_train_at_the_learning_rate_of_rrtf_and_pairs_at_their_own(experiment, recorded_jobs, tmp_path):
+    (tmp_path / "rrtf.json").write_text(json.dumps({"learning_rate": 1e-2}))
+    options = type("Options", (), {"model": "m", "output": tmp_path})
+    experiment.run_method("rrtf-lambda", options, {**PRESET, "seeds": [0]})
+    experiment.run_method("dpo", options, {**PRESET, "seeds": [0]})
+    assert recorded_jobs == [(1e-2, 0, False), (1e-2, 0, True), (1e-6, 0, False), (1e-6, 0, True)]
+
+
+def test_the_published_model_is_only_evaluated(experiment, recorded_jobs, tmp_path):
+    options = type("Options", (), {"model": "m", "output": tmp_path})
+    (run,) = experiment.run_method("published", options, PRESET)
+    assert recorded_jobs == [(None, 0, True)]
+    assert run["model"] == "m"
