@@ -38,10 +38,10 @@ from composed_problems import compose
 
 PRESETS = {
     "cpu": {
-        "problems": {"test": 60, "validation": 24, "warm_up": 80, "train": 96},
+        "problems": {"test": 60, "validation": 24, "warm_up": 240, "train": 96},
         "candidates": 4,
         "epochs": 1,
-        "learning_rates": [5e-5, 2e-4],
+        "learning_rates": [3e-5, 1e-4],
         "pair_learning_rates": [1e-5, 5e-5],
         "seeds": [0],
         "test_samples": 10,

@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from trl_rrtf import Judge, JudgeConfig, Outcome, Problem, UnitTest
@@ -86,8 +87,4 @@ def test_no_hostile_program_passes_and_every_right_one_does(canaries):
     late = {row["id"]: verdict for row, verdict in zip(rows, verdicts[::2], strict=True) if verdict.seconds > 3 + 3}
     assert not late
     assert [verdict.outcome for verdict in verdicts[1::2]] == [Outcome.PASSED] * len(rows)
-    assert not _descendants()
-
-
-def _descendants():
-    return [child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()]
+    assert not psutil.Process().children()

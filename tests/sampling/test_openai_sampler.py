@@ -181,6 +181,20 @@ def test_what_was_answered_is_kept_when_a_request_fails_for_good(endpoint, tmp_p
     assert {model for group in groups for model in group.models} == {"coder"}
 
 
+def test_a_prompt_that_was_answered_in_part_when_another_failed_is_answered_whole(endpoint):
+    endpoint.delay, endpoint.broken_prompt = 0.05, "number 0"
+    answered = []
+
+    def collect(stream):
+        for index, texts in stream:
+            answered.append((index, len(texts)))
+
+    with pytest.raises(LoadError, match="what was answered is kept"):
+        collect(sampler(endpoint, max_concurrency=2, max_retries=0).stream(CHAT, seeds=[[1], [1, 2, 3], [1]], **DRAW))
+    assert (1, 3) in answered
+    assert len(endpoint.bodies) == 1 + sum(count for _, count in answered), "no answer is lost"
+
+
 def test_vllm_gets_a_seed_per_request(monkeypatch):
     """vLLM needs a GPU machine; this stand-in has the signatures of its documentation."""
     calls = {}

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
 from trl_rrtf.errors import ConfigError, LoadError
@@ -84,15 +84,19 @@ class OpenAISampler:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _rest(self, waiting: dict[int, list[Future[str]]]) -> Iterator[tuple[int, list[str]]]:
-        """After a failure: nothing new is asked, what is under way (and paid) is waited for."""
+        """After a failure: no further prompt is begun; those that are begun, and paid in part, are asked to their end."""
         for futures in waiting.values():
-            for future in futures:
-                future.cancel()
-        running = [future for futures in waiting.values() for future in futures if not future.cancelled()]
-        wait(running)
+            if futures[0].cancel() or any(map(_has_failed, futures)):
+                for future in futures:
+                    future.cancel()
         for index, futures in waiting.items():
-            if all(not future.cancelled() and future.exception() is None for future in futures):
+            wait([future for future in futures if not future.cancelled()], return_when=FIRST_EXCEPTION)
+            if any(map(_has_failed, futures)):
+                for future in futures:
+                    future.cancel()
+            elif not futures[0].cancelled():
                 yield index, [future.result() for future in futures]
+        wait([future for futures in waiting.values() for future in futures if not future.cancelled()])
 
     def usage(self) -> dict[str, int | float]:
         """Requests, retries and tokens so far, and the cost where prices were given."""
