@@ -12,7 +12,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `published` | the model as it was published |
 | `base` | after a short SFT on the references of other problems, as before any preference training; all others start from it |
 | `sft` | the teacher's program of each group (TRL's `SFTTrainer`) |
-| `rejection` | the student's own programs that pass (`SFTTrainer`) |
+| `rejection` | the student's own programs that pass, of the same problems (`SFTTrainer`) |
 | `dpo`, `simpo` | best and worst of each group (TRL's `DPOTrainer`, experimental `CPOTrainer`) |
 | `rrhf` | the group, RRHF's loss as in its code |
 | `rrtf` and `rrtf-LOSS` | the group, `RRTFTrainer` with each `rank_loss` |
@@ -38,7 +38,7 @@ from composed_problems import compose
 
 PRESETS = {
     "cpu": {
-        "problems": {"test": 60, "validation": 24, "warm_up": 240, "train": 96},
+        "problems": {"test": 120, "validation": 32, "warm_up": 240, "train": 160},
         "candidates": 4,
         "epochs": 1,
         "learning_rates": [3e-5, 1e-4],
@@ -81,8 +81,9 @@ ANSWER = {"prompt_style": "paper", "max_new_tokens": 96, "stop_strings": ["\n```
 def prepare_problems(folder, sizes):
     """Problems of each part; those to train on are decontaminated from the test and validation problems.
 
-    Near-duplicates by words are not dropped: all statements are made of the same words. A run of 10 common words, a common
-    program or common tests are.
+    All statements are made of the same words, so near-duplicates by words are not dropped, and a run of common words counts
+    from 20 on, about a whole statement: shorter ones would drop every problem that shares a part with a held-out one, and
+    leave others to train on than those that are tested. A common composition, program or tests are dropped.
     """
     from trl_rrtf.problems.filters import FilterArguments, FilterConfig, run_filter
 
@@ -93,7 +94,10 @@ def prepare_problems(folder, sizes):
     write_rows(folder / "validation.jsonl", rows[sizes["test"] : held_out])
     write_rows(folder / "others.jsonl", rows[held_out:])
     rules = FilterConfig(
-        against=[str(folder / "test.jsonl"), str(folder / "validation.jsonl")], word_similarity=1, duplicate_similarity=1
+        against=[str(folder / "test.jsonl"), str(folder / "validation.jsonl")],
+        ngram=20,
+        word_similarity=1,
+        duplicate_similarity=1,
     )
     run_filter(FilterArguments(str(folder / "others.jsonl"), str(folder / "clean.jsonl")), rules)
     clean = read_rows(folder / "clean.jsonl")
@@ -124,20 +128,42 @@ def rank_candidates(model, problems, candidates):
 
 def warm_up(model, problems, output):
     """The base model: a short SFT on the references of problems that no method trains on."""
-    from trl_rrtf.prompts import PROMPT_STYLES
-
     if (output / "config.json").exists():
         return
     rows = [
         {
-            "prompt": PROMPT_STYLES[ANSWER["prompt_style"]](row["prompt"]),
+            "prompt": rendered(row),
             "completions": [row["reference_solution"]],
             "sources": ["reference"],
-            "outcomes": ["passed"],
         }
         for row in read_rows(problems)
     ]
-    train("sft", model, rows, output, WARM_UP_LEARNING_RATE, seed=0, epochs=1)
+    train("sft", model, rows, output, WARM_UP_LEARNING_RATE, seed=0, num_updates=updates_of(rows, epochs=1))
+
+
+def rendered(problem):
+    """The prompt as it is in the ranked groups."""
+    from trl_rrtf.prompts import PROMPT_STYLES
+
+    return PROMPT_STYLES[ANSWER["prompt_style"]](problem["prompt"])
+
+
+def own_passing_programs(judged):
+    """The student's different programs that pass, of all problems: also of those that make no group since all passed."""
+    return [
+        {"prompt": rendered(row), "completions": [program], "sources": ["student"]}
+        for row in read_rows(judged)
+        for program in dict.fromkeys(
+            text
+            for text, source, verdict in zip(row["completions"], row["sources"], row["verdicts"], strict=True)
+            if source == "student" and verdict["outcome"] == "passed"
+        )
+    ]
+
+
+def updates_of(rows, epochs):
+    """Updates of this many passes over the groups."""
+    return max(1, round(epochs * len(rows) / GROUPS_PER_UPDATE))
 
 
 def read_rows(path):
@@ -150,11 +176,10 @@ def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def train(method, model, rows, output, learning_rate, seed, epochs):
+def train(method, model, rows, output, learning_rate, seed, num_updates):
     """Trains one model; returns seconds, the number of completion tokens that were learnt from, and the losses."""
     import torch
 
-    num_updates = max(1, round(epochs * len(rows) / GROUPS_PER_UPDATE))
     options = {
         "output_dir": str(output),
         "learning_rate": learning_rate,
@@ -180,7 +205,7 @@ def train(method, model, rows, output, learning_rate, seed, epochs):
     seconds = time.monotonic() - started
     trainer.save_model(str(output))
     tokens = sum(len(trainer.processing_class(text)["input_ids"]) for text in completions)
-    passes = num_updates * GROUPS_PER_UPDATE / max(1, len(rows))
+    passes = num_updates * GROUPS_PER_UPDATE / len(trainer.train_dataset)
     curve = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
     return {"train_seconds": seconds, "tokens": round(tokens * passes), "updates": num_updates, "curve": curve}
 
@@ -198,18 +223,16 @@ def group_trainer(method, model, rows, options):
 
 
 def sft_trainer(method, model, rows, options):
-    """The teacher's program, or the student's own that pass."""
+    """The teacher's programs, or the student's."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    def wanted(source, outcome):
-        return source == "reference" if method == "sft" else source == "student" and outcome == "passed"
-
+    wanted = "reference" if method == "sft" else "student"
     examples = [
         {"prompt": row["prompt"], "completion": text}
         for row in rows
-        for text, source, outcome in zip(row["completions"], row["sources"], row["outcomes"], strict=True)
-        if wanted(source, outcome)
+        for text, source in zip(row["completions"], row["sources"], strict=True)
+        if source == wanted
     ]
     if not examples:
         raise SystemExit(f"{method}: no candidate to learn from")
@@ -293,8 +316,9 @@ def run_one(job):
         if job["method"] == "rrtf-iterated":
             training = train_in_two_rounds(job, checkpoint)
         else:
-            rows = read_rows(data / "train.ranked.jsonl")
-            settings = (job["learning_rate"], job["seed"], job["epochs"])
+            groups = read_rows(data / "train.ranked.jsonl")
+            rows = own_passing_programs(data / "train.judged.jsonl") if job["method"] == "rejection" else groups
+            settings = (job["learning_rate"], job["seed"], updates_of(groups, job["epochs"]))
             training = train(job["method"], job["model"], rows, checkpoint, *settings)
         trained.write_text(json.dumps(training))
     result = {**job, **json.loads(trained.read_text())}
@@ -310,7 +334,7 @@ def train_in_two_rounds(job, checkpoint):
     folder, data = Path(job["folder"]), Path(job["data"])
     groups = read_rows(data / "train.ranked.jsonl")
     half = len(groups) // 2
-    settings = (job["learning_rate"], job["seed"], job["epochs"])
+    settings = (job["learning_rate"], job["seed"], updates_of(groups[:half], job["epochs"]))
     first = train(job["method"], job["model"], groups[:half], folder / "first_round", *settings)
     left = {group["problem_id"] for group in groups[half:]}
     problems = folder / "second_round.jsonl"

@@ -42,11 +42,25 @@ def test_pairs_are_best_and_worst_and_equal_scores_make_none(experiment):
 def test_every_method_trains_as_many_updates_on_the_same_groups(experiment, method, tiny_model_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     groups = [group(i) for i in range(16)]
-    result = experiment.train(method, tiny_model_dir, groups, tmp_path / "model", 1e-3, seed=0, epochs=1)
+    result = experiment.train(method, tiny_model_dir, groups, tmp_path / "model", 1e-3, seed=0, num_updates=2)
     assert result["updates"] == 2
     assert [entry["step"] for entry in result["curve"]] == [1, 2]
     assert result["tokens"] > 0
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_rejection_sampling_learns_each_passing_program_of_the_student_once(experiment, tmp_path):
+    passing, failing = "def f():\n    return 1\n", "def f(:\n"
+    row = {
+        "prompt": "Write f.",
+        "completions": [passing, failing, passing, "def f():\n    return 2 - 1\n"],
+        "sources": ["student", "student", "student", "reference"],
+        "verdicts": [{"outcome": label} for label in ("passed", "compile_error", "passed", "passed")],
+    }
+    (tmp_path / "judged.jsonl").write_text(json.dumps(row) + "\n")
+    rows = experiment.own_passing_programs(tmp_path / "judged.jsonl")
+    assert [found["completions"] for found in rows] == [[passing]]
+    assert "Write f." in rows[0]["prompt"]
 
 
 @pytest.fixture
