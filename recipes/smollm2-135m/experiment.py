@@ -41,17 +41,17 @@ PRESETS = {
         "problems": {"test": 120, "validation": 32, "warm_up": 240, "train": 160},
         "candidates": 4,
         "epochs": 1,
-        "learning_rates": [3e-5, 1e-4],
-        "pair_learning_rates": [1e-5, 5e-5],
+        "learning_rates": [1e-5, 3e-5, 1e-4],
+        "pair_learning_rates": [3e-6, 1e-5, 3e-5],
         "seeds": [0],
         "test_samples": 10,
     },
     "gpu": {
-        "problems": {"test": 150, "validation": 60, "warm_up": 80, "train": 160},
+        "problems": {"test": 150, "validation": 60, "warm_up": 240, "train": 480},
         "candidates": 8,
         "epochs": 2,
-        "learning_rates": [2e-5, 5e-5, 1e-4, 2e-4],
-        "pair_learning_rates": [1e-6, 3e-6, 1e-5, 5e-5],
+        "learning_rates": [5e-6, 1e-5, 3e-5, 1e-4],
+        "pair_learning_rates": [1e-6, 3e-6, 1e-5, 3e-5],
         "seeds": [0, 1, 2],
         "test_samples": 50,
     },
@@ -412,6 +412,7 @@ def print_table(results):
         "method",
         "learning rate",
         "pass@1",
+        "of each seed",
         "pass@10",
         "accuracy",
         "log p best",
@@ -430,6 +431,7 @@ def print_table(results):
             method,
             f"{first['learning_rate']:g}" if first["learning_rate"] else "",
             f"{mean['pass@1']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]",
+            ", ".join(f"{run['test']['pass@k']['pass@1']['mean']:.1%}" for run in runs),
             f"{mean['pass@10']:.1%}" if "pass@10" in mean else "",
             *(f"{metrics.get(name, float('nan')):.3f}" for name in ("ranking/accuracy", "logps/best", "logps/worst")),
             f"{first['test']['mean_characters']:.0f}",
@@ -464,6 +466,7 @@ def main():
     parser.add_argument("--output", type=Path, help="folder for data, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS, help="with commas")
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], help="instead of the preset's")
     parser.add_argument("--export", choices=METHODS, help="of `--methods`: exported to int8 and evaluated again")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -472,7 +475,7 @@ def main():
         return
     if not options.model or not options.output:
         parser.error("give --model and --output")
-    preset = PRESETS[options.preset]
+    preset = {**PRESETS[options.preset], **({"seeds": options.seeds} if options.seeds else {})}
     data = options.output / "data"
     if not (data / "train.jsonl").exists():
         prepare_problems(data, preset["problems"])
