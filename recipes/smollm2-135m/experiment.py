@@ -282,7 +282,7 @@ def evaluate(model, problems, output, samples, engine="transformers"):
     from trl_rrtf import JudgeConfig, SamplingConfig
     from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
 
-    sampling = SamplingConfig(str(model), num_generations=samples, temperature=0.4, batch_size=40, engine=engine, **ANSWER)
+    sampling = SamplingConfig(str(model), num_generations=samples, temperature=0.4, batch_size=16, engine=engine, **ANSWER)
     k = [1, 10] if samples >= 10 else [1]
     summary = run_evaluate(EvaluateArguments(str(problems), str(output), k=k), sampling, JudgeConfig())
     rows = read_rows(Path(output).with_suffix(".candidates.jsonl"))
