@@ -38,20 +38,22 @@ from composed_problems import compose
 
 PRESETS = {
     "cpu": {
-        "problems": {"test": 120, "validation": 32, "warm_up": 240, "train": 160},
-        "candidates": 4,
+        "problems": {"test": 128, "validation": 80, "warm_up": 160, "train": 220},
+        "groups": 96,
+        "candidates": 3,
         "epochs": 1,
-        "learning_rates": [1e-5, 3e-5, 1e-4],
-        "pair_learning_rates": [3e-6, 1e-5, 3e-5],
+        "learning_rates": [3e-5, 1e-4],
+        "pair_learning_rates": [5e-6, 2e-5],
         "seeds": [0],
         "test_samples": 10,
     },
     "gpu": {
-        "problems": {"test": 150, "validation": 60, "warm_up": 240, "train": 480},
+        "problems": {"test": 200, "validation": 64, "warm_up": 160, "train": 800},
+        "groups": 480,
         "candidates": 8,
         "epochs": 2,
-        "learning_rates": [5e-6, 1e-5, 3e-5, 1e-4],
-        "pair_learning_rates": [1e-6, 3e-6, 1e-5, 3e-5],
+        "learning_rates": [1e-5, 3e-5, 1e-4],
+        "pair_learning_rates": [2e-6, 5e-6, 2e-5],
         "seeds": [0, 1, 2],
         "test_samples": 50,
     },
@@ -74,8 +76,10 @@ GROUP_OPTIONS = {
 }
 """Options of the methods that read whole groups."""
 GROUPS_PER_UPDATE = 8
+ROWS_PER_BATCH = 80
+"""Candidates that are drawn side by side."""
 WARM_UP_LEARNING_RATE = 2e-4
-ANSWER = {"prompt_style": "paper", "max_new_tokens": 96, "stop_strings": ["\n```\n"], "top_p": 1.0, "top_k": 50}
+ANSWER = {"prompt_style": "paper", "max_new_tokens": 72, "stop_strings": ["\n```\n"], "top_p": 1.0, "top_k": 50}
 
 
 def prepare_problems(folder, sizes):
@@ -109,7 +113,10 @@ def prepare_problems(folder, sizes):
 
 
 def rank_candidates(model, problems, candidates):
-    """Ranked groups of the model's candidates and the reference for a problems file, beside it."""
+    """Ranked groups of the model's candidates and the reference for a problems file, beside it.
+
+    Problems that all candidates solve make no group: they teach nothing that the model does not do already.
+    """
     from trl_rrtf import JudgeConfig, RankConfig, SamplingConfig
     from trl_rrtf.judging.config import JudgeArguments
     from trl_rrtf.judging.stage import run_judge
@@ -118,12 +125,25 @@ def rank_candidates(model, problems, candidates):
 
     sampled, judged, ranked = (str(problems.with_suffix(f".{name}.jsonl")) for name in ("candidates", "judged", "ranked"))
     sampling = SamplingConfig(
-        str(model), num_generations=candidates, temperature=0.8, batch_size=16, include_reference=True, **ANSWER
+        str(model),
+        num_generations=candidates,
+        temperature=0.8,
+        batch_size=ROWS_PER_BATCH // candidates,
+        include_reference=True,
+        **ANSWER,
     )
     run_sample(SampleArguments(str(problems), sampled), sampling)
     run_judge(JudgeArguments(sampled, judged), JudgeConfig())
-    run_rank(RankArguments(judged, ranked), RankConfig(prompt_style="paper"))
+    run_rank(RankArguments(judged, ranked), RankConfig(prompt_style="paper", partial_credit=0.5, max_student_pass_rate=0.99))
     return Path(ranked)
+
+
+def choose_groups(data, number):
+    """The first so many ranked groups, which all methods train on, in `groups.jsonl`."""
+    ranked = read_rows(data / "train.ranked.jsonl")
+    if len(ranked) < number:
+        raise SystemExit(f"{len(ranked)} problems make a group, {number} are needed: set more training problems")
+    write_rows(data / "groups.jsonl", ranked[:number])
 
 
 def warm_up(model, problems, output):
@@ -187,8 +207,8 @@ def train(method, model, rows, output, learning_rate, seed, num_updates):
         "max_steps": num_updates,
         "lr_scheduler_type": "cosine",
         "warmup_steps": max(1, num_updates // 10),
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": GROUPS_PER_UPDATE // 2,
+        "per_device_train_batch_size": GROUPS_PER_UPDATE // 2,
+        "gradient_accumulation_steps": 2,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
@@ -278,11 +298,18 @@ def simpo_trainer(method, model, rows, options):
 
 
 def evaluate(model, problems, output, samples, engine="transformers"):
-    """pass@1 and pass@k of the samples, and the mean length of what was written."""
+    """pass@k, of one greedy program or of several at T = 0.4, and the mean length of what was written."""
     from trl_rrtf import JudgeConfig, SamplingConfig
     from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
 
-    sampling = SamplingConfig(str(model), num_generations=samples, temperature=0.4, batch_size=16, engine=engine, **ANSWER)
+    sampling = SamplingConfig(
+        str(model),
+        num_generations=samples,
+        temperature=0.4 if samples > 1 else 0,
+        batch_size=ROWS_PER_BATCH // samples,
+        engine=engine,
+        **ANSWER,
+    )
     k = [1, 10] if samples >= 10 else [1]
     summary = run_evaluate(EvaluateArguments(str(problems), str(output), k=k), sampling, JudgeConfig())
     rows = read_rows(Path(output).with_suffix(".candidates.jsonl"))
@@ -316,13 +343,13 @@ def run_one(job):
         if job["method"] == "rrtf-iterated":
             training = train_in_two_rounds(job, checkpoint)
         else:
-            groups = read_rows(data / "train.ranked.jsonl")
+            groups = read_rows(data / "groups.jsonl")
             rows = own_passing_programs(data / "train.judged.jsonl") if job["method"] == "rejection" else groups
             settings = (job["learning_rate"], job["seed"], updates_of(groups, job["epochs"]))
             training = train(job["method"], job["model"], rows, checkpoint, *settings)
         trained.write_text(json.dumps(training))
     result = {**job, **json.loads(trained.read_text())}
-    result["validation"] = evaluate(checkpoint, data / "validation.jsonl", folder / "validation.json", 4)
+    result["validation"] = evaluate(checkpoint, data / "validation.jsonl", folder / "validation.json", 1)
     if job["is_final"]:
         result["test"] = evaluate(checkpoint, data / "test.jsonl", folder / "test.json", job["test_samples"])
         result["held_out_groups"] = held_out_metrics(checkpoint, data / "validation.ranked.jsonl", folder / "metrics")
@@ -332,7 +359,7 @@ def run_one(job):
 def train_in_two_rounds(job, checkpoint):
     """Half of the groups; then the problems of the other half, with candidates of the model that came out."""
     folder, data = Path(job["folder"]), Path(job["data"])
-    groups = read_rows(data / "train.ranked.jsonl")
+    groups = read_rows(data / "groups.jsonl")
     half = len(groups) // 2
     settings = (job["learning_rate"], job["seed"], updates_of(groups[:half], job["epochs"]))
     first = train(job["method"], job["model"], groups[:half], folder / "first_round", *settings)
@@ -482,6 +509,7 @@ def main():
     warm_up(options.model, data / "warm_up.jsonl", options.output / "base_model")
     for part in ("train", "validation"):
         rank_candidates(options.output / "base_model", data / f"{part}.jsonl", preset["candidates"])
+    choose_groups(data, preset["groups"])
     results = {}
     for method in options.methods:
         if runs := run_method(method, options, preset):

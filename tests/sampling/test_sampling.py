@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,11 +72,33 @@ def test_greedy_texts_are_those_of_the_model_step_by_step(sampler, tiny_model_di
     assert repeated == [[text] * 3 for (text,) in texts]
 
 
+@pytest.mark.parametrize("tokens_per_piece", [1, 5, 11])
+def test_texts_do_not_depend_on_when_ended_rows_leave_the_batch(sampler, monkeypatch, tokens_per_piece):
+    prompts, settings = ["Write add.", "a longer prompt than that"], {"max_new_tokens": 40, "stop_strings": ["e", "to"]}
+    monkeypatch.setattr(sampler, "_tokens_per_piece", 40)
+    whole = draw(sampler, prompts, 6, **settings)
+    monkeypatch.setattr(sampler, "_tokens_per_piece", tokens_per_piece)
+    widths = []
+    generate = sampler.model.generate
+
+    def watched(**inputs):
+        widths.append(len(inputs["input_ids"]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(sampler.model, "generate", watched)
+    assert draw(sampler, prompts, 6, **settings) == whole
+    assert widths[0] == 12
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 12, "no text ended before the others"
+
+
 def test_spaces_of_a_program_stay(sampler, monkeypatch):
     program = "x = a.replace('-', ' ') , 'b' . n't"
     prompt, answer = (sampler.tokenizer(text, return_tensors="pt")["input_ids"] for text in ("x", program))
     monkeypatch.setattr(sampler.tokenizer, "clean_up_tokenization_spaces", True, raising=False)
-    monkeypatch.setattr(sampler.model, "generate", lambda **_: torch.cat([prompt, answer], dim=1))
+    end = torch.tensor([[sampler.tokenizer.eos_token_id]])
+    written = SimpleNamespace(sequences=torch.cat([prompt, answer, end], dim=1))
+    monkeypatch.setattr(sampler.model, "generate", lambda **_: written)
     assert draw(sampler, ["x"], 1) == [[program]]
 
 

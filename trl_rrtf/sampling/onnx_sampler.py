@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ class OnnxSampler(TransformersSampler):
                 "with it (the exported folder works there too)"
             )
         self._take(load_onnx_model(model, device), AutoTokenizer.from_pretrained(model))
+
+    _tokens_per_piece = sys.maxsize
+    """`ORTModelForCausalLM` cannot go on from a cache with fewer rows."""
 
     def sample(self, prompts: Sequence[str | Messages], **settings: Any) -> list[list[str]]:
         """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample]."""

@@ -24,6 +24,7 @@ from transformers import (
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.groups import Messages
 from trl_rrtf.model_paths import require_model
+from trl_rrtf.sampling import decode_attention
 
 
 class TransformersSampler:
@@ -40,9 +41,10 @@ class TransformersSampler:
     def __init__(self, model: str, dtype: str = "auto") -> None:
         require_model(model)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._take(
-            AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval(), AutoTokenizer.from_pretrained(model)
-        )
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
+        if device.type == "cpu" and loaded.config._attn_implementation == "sdpa":
+            loaded.set_attn_implementation(decode_attention.NAME)
+        self._take(loaded, AutoTokenizer.from_pretrained(model))
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -56,9 +58,14 @@ class TransformersSampler:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         end_of_sequence = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        ends = end_of_sequence if isinstance(end_of_sequence, list) else [end_of_sequence]
+        self._end_tokens = set(ends)
         self._generation_config = GenerationConfig(
             eos_token_id=end_of_sequence, pad_token_id=self.tokenizer.pad_token_id, bos_token_id=self.tokenizer.bos_token_id
         )
+
+    _tokens_per_piece = 16
+    """After so many new tokens, rows that have ended leave the batch."""
 
     @torch.inference_mode()
     def sample(
@@ -79,22 +86,62 @@ class TransformersSampler:
         """
         num_generations = len(seeds[0])
         inputs = self._repeat(self._encode(prompts), num_generations)
-        processors = LogitsProcessorList()
+        processors, choice = LogitsProcessorList(), None
         if temperature:
-            processors = _sampling(temperature, top_p, top_k)
             row_seeds = [seed for prompt_seeds in seeds for seed in prompt_seeds]
-            processors.append(SeededChoice(row_seeds, inputs["input_ids"].shape[1], max_new_tokens))
-        stops = {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer} if stop_strings else {}
+            choice = SeededChoice(row_seeds, inputs["input_ids"].shape[1], max_new_tokens)
+            processors = LogitsProcessorList([*_warpers(temperature, top_p, top_k), choice])
         with self._own_defaults():
-            output = self.model.generate(
-                **inputs, **stops, do_sample=False, logits_processor=processors, max_new_tokens=max_new_tokens
-            )
-        # Many tokenizers of transformers 4 clean spaces up by default, which is for prose: it makes `' '` of a program `''`.
-        texts = self.tokenizer.batch_decode(
-            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+            texts = self._generate(inputs, processors, choice, max_new_tokens, list(stop_strings))
         texts = [cut_at_stop(text, stop_strings) for text in texts]
         return [texts[i : i + num_generations] for i in range(0, len(texts), num_generations)]
+
+    def _generate(
+        self,
+        inputs: dict[str, Any],
+        processors: LogitsProcessorList,
+        choice: SeededChoice | None,
+        max_new_tokens: int,
+        stop_strings: list[str],
+    ) -> list[str]:
+        """Runs `generate` piece by piece; rows that have ended leave the batch in between, so that it gets smaller."""
+        stops = {"stop_strings": stop_strings, "tokenizer": self.tokenizer} if stop_strings else {}
+        prompt_length = inputs["input_ids"].shape[1]
+        texts = [""] * len(inputs["input_ids"])
+        rows = list(range(len(texts)))
+        while rows:
+            drawn = inputs["input_ids"].shape[1] - prompt_length
+            output = self.model.generate(
+                **inputs,
+                **stops,
+                do_sample=False,
+                logits_processor=processors,
+                max_new_tokens=min(self._tokens_per_piece, max_new_tokens - drawn),
+                return_dict_in_generate=True,
+            )
+            answers = output.sequences[:, prompt_length:]
+            # Many tokenizers of transformers 4 clean up spaces by default, for prose: it makes `' '` of a program `''`.
+            decoded = self.tokenizer.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            for row, text in zip(rows, decoded, strict=True):
+                texts[row] = text
+            if answers.shape[1] >= max_new_tokens:
+                break
+            going_on = torch.tensor(self._unfinished(answers, stop_strings), dtype=torch.long)
+            rows = [rows[number] for number in going_on.tolist()]
+            if rows:
+                inputs = _continue(inputs, output, going_on.to(self.device))
+                if choice is not None:
+                    choice.keep(going_on)
+        return texts
+
+    def _unfinished(self, answers: torch.Tensor, stop_strings: list[str]) -> list[int]:
+        """The rows that neither an end-of-sequence token nor a stop string, which may be a special token's, has ended."""
+        with_special_tokens = self.tokenizer.batch_decode(answers, clean_up_tokenization_spaces=False)
+        return [
+            number
+            for number, text in enumerate(with_special_tokens)
+            if self._end_tokens.isdisjoint(answers[number].tolist()) and not any(stop in text for stop in stop_strings)
+        ]
 
     @contextlib.contextmanager
     def _own_defaults(self) -> Iterator[None]:
@@ -154,16 +201,32 @@ class TransformersSampler:
         }
 
 
-def _sampling(temperature: float, top_p: float, top_k: int) -> LogitsProcessorList:
+def _continue(inputs: dict[str, Any], output: Any, going_on: torch.Tensor) -> dict[str, Any]:
+    """The next piece's inputs: the texts so far of the rows that go on, with their cache."""
+    sequences, mask = output.sequences[going_on], inputs["attention_mask"][going_on]
+    new_tokens = sequences.shape[1] - mask.shape[1]
+    continued = {
+        "input_ids": sequences,
+        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), new_tokens)], dim=1),
+    }
+    cache = getattr(output, "past_key_values", None)
+    if isinstance(cache, DynamicCache):  # without one the texts so far are run again
+        if len(going_on) < len(output.sequences):
+            cache.batch_select_indices(going_on)
+        continued["past_key_values"] = cache
+    return continued
+
+
+def _warpers(temperature: float, top_p: float, top_k: int) -> list[LogitsProcessor]:
     """What `generate` does to the logits before it draws; a neutral setting costs nothing."""
-    processors = LogitsProcessorList()
+    warpers: list[LogitsProcessor] = []
     if temperature != 1.0:
-        processors.append(TemperatureLogitsWarper(temperature))
+        warpers.append(TemperatureLogitsWarper(temperature))
     if top_k:
-        processors.append(TopKLogitsWarper(top_k))
+        warpers.append(TopKLogitsWarper(top_k))
     if top_p < 1.0:
-        processors.append(TopPLogitsWarper(top_p))
-    return processors
+        warpers.append(TopPLogitsWarper(top_p))
+    return warpers
 
 
 class SeededChoice(LogitsProcessor):  # type: ignore[misc]  # transformers ships no complete types
@@ -182,6 +245,10 @@ class SeededChoice(LogitsProcessor):  # type: ignore[misc]  # transformers ships
         generators = (torch.Generator().manual_seed(seed) for seed in seeds)
         self._numbers = torch.stack([torch.rand(max_new_tokens, generator=generator) for generator in generators])
         self._prompt_length = prompt_length
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Goes on with these rows alone, by their places in the batch."""
+        self._numbers = self._numbers[rows]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) in, the same with all but the drawn tokens at minus infinity out."""
