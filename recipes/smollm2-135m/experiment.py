@@ -35,6 +35,7 @@ import time
 from pathlib import Path
 
 from composed_problems import compose
+from report import collect, draw, print_report
 
 PRESETS = {
     "cpu": {
@@ -433,59 +434,6 @@ def export_and_evaluate(run, test_samples):
     print(f"{run['method']} in int8: {shown}")
 
 
-def print_table(results):
-    """A row per method: means over its seeds, intervals over the problems of its first."""
-    head = (
-        "method",
-        "learning rate",
-        "pass@1",
-        "of each seed",
-        "pass@10",
-        "accuracy",
-        "log p best",
-        "log p worst",
-        "characters",
-        "tokens",
-        "s",
-    )
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for method, runs in results.items():
-        first = runs[0]
-        mean = {k: sum(run["test"]["pass@k"][k]["mean"] for run in runs) / len(runs) for k in first["test"]["pass@k"]}
-        interval = first["test"]["pass@k"]["pass@1"]
-        metrics = first["held_out_groups"]
-        cells = [
-            method,
-            f"{first['learning_rate']:g}" if first["learning_rate"] else "",
-            f"{mean['pass@1']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]",
-            ", ".join(f"{run['test']['pass@k']['pass@1']['mean']:.1%}" for run in runs),
-            f"{mean['pass@10']:.1%}" if "pass@10" in mean else "",
-            *(f"{metrics.get(name, float('nan')):.3f}" for name in ("ranking/accuracy", "logps/best", "logps/worst")),
-            f"{first['test']['mean_characters']:.0f}",
-            str(first.get("tokens", "")),
-            f"{first['train_seconds']:.0f}" if "train_seconds" in first else "",
-        ]
-        print("| " + " | ".join(cells) + " |")
-
-
-def draw_curves(results, path):
-    """Loss of each method over its updates."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for method, runs in results.items():
-        if runs[0].get("curve"):
-            axes.plot(
-                [entry["step"] for entry in runs[0]["curve"]], [entry["loss"] for entry in runs[0]["curve"]], label=method
-            )
-    axes.set_xlabel("update")
-    axes.set_ylabel("loss (each method's own)")
-    if axes.lines:
-        axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
-
-
 def main():
     """Runs what is left to do, and draws the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -510,17 +458,18 @@ def main():
     for part in ("train", "validation"):
         rank_candidates(options.output / "base_model", data / f"{part}.jsonl", preset["candidates"])
     choose_groups(data, preset["groups"])
-    results = {}
+    finished = {}
     for method in options.methods:
         if runs := run_method(method, options, preset):
-            results[method] = runs
+            finished[method] = runs
             shown = runs[0]["test"]["pass@k"]["pass@1"]
             print(f"{method}: pass@1 {shown['mean']:.1%} [{shown['low']:.1%}, {shown['high']:.1%}]", flush=True)
-    (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print_table(results)
-    draw_curves(results, options.output / "curves.png")
-    if options.export in results:
-        export_and_evaluate(results[options.export][0], preset["test_samples"])
+    results = collect(options.output)
+    (options.output / "results.json").write_text(json.dumps(results) + "\n")
+    print_report(results)
+    draw(results, options.output / "curves.png")
+    if options.export in finished:
+        export_and_evaluate(finished[options.export][0], preset["test_samples"])
 
 
 if __name__ == "__main__":
