@@ -17,8 +17,8 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrhf` | the group, RRHF's loss as in its code |
 | `rrtf` and `rrtf-LOSS` | the group, `RRTFTrainer` with each `rank_loss` |
 | `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
-| `rrtf-light` | `rrtf` with a fifth of the ranking term |
-| `rrtf-iterated` | `rrtf-sum`: half of the groups, then the other half's problems with candidates of the model so far |
+| `rrtf-heavy` | `rrtf` with five times the ranking term |
+| `rrtf-iterated` | `rrtf`: half of the groups, then the other half's problems with candidates of the model so far |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
 method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
@@ -63,7 +63,7 @@ PRESETS = {
 
 METHODS = (
     *("published", "base", "sft", "rejection", "dpo", "simpo", "rrhf", "rrtf"),
-    *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-plackett_luce", "rrtf-lambda"),
+    *("rrtf-sum", "rrtf-heavy", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-plackett_luce", "rrtf-lambda"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
@@ -71,9 +71,12 @@ GROUP_OPTIONS = {
     "rrhf": {"rank_loss": "rrhf"},
     "rrtf": {},
     "rrtf-sum": {"sft_reduction": "sum"},
-    "rrtf-light": {"rank_weight": 0.2},
-    "rrtf-iterated": {"sft_reduction": "sum"},
-    **{f"rrtf-{name}": {"rank_loss": name} for name in ("hinge", "logistic", "plackett_luce", "lambda")},
+    "rrtf-heavy": {"rank_weight": 5.0},
+    "rrtf-iterated": {},
+    "rrtf-hinge": {"rank_loss": "hinge", "rank_margin": 0.3},
+    "rrtf-logistic": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5},
+    "rrtf-plackett_luce": {"rank_loss": "plackett_luce"},
+    "rrtf-lambda": {"rank_loss": "lambda"},
 }
 """Options of the methods that read whole groups."""
 GROUPS_PER_UPDATE = 8
@@ -350,7 +353,9 @@ def run_one(job):
             training = train(job["method"], job["model"], rows, checkpoint, *settings)
         trained.write_text(json.dumps(training))
     result = {**job, **json.loads(trained.read_text())}
-    result["validation"] = evaluate(checkpoint, data / "validation.jsonl", folder / "validation.json", 1)
+    validation = folder / "validation.json"
+    if not job["is_final"] or validation.exists():  # a method whose learning rate is given needs none
+        result["validation"] = evaluate(checkpoint, data / "validation.jsonl", validation, 1)
     if job["is_final"]:
         result["test"] = evaluate(checkpoint, data / "test.jsonl", folder / "test.json", job["test_samples"])
         result["held_out_groups"] = held_out_metrics(checkpoint, data / "validation.ranked.jsonl", folder / "metrics")
@@ -403,7 +408,7 @@ def run_method(method, options, preset):
     if method in ("published", "base"):
         job = {**common, "folder": str(options.output / method), "is_final": True, "learning_rate": None, "seed": 0}
         return [result for result in [start(job)] if result is not None]
-    if method.startswith("rrtf-"):
+    if method == "rrhf" or method.startswith("rrtf-"):
         rates = [json.loads((options.output / "rrtf.json").read_text())["learning_rate"]]
     else:
         rates = preset["pair_learning_rates" if method in PAIR_METHODS else "learning_rates"]
@@ -412,10 +417,12 @@ def run_method(method, options, preset):
         folder = options.output / f"{method}-{rate:g}-{seed}"
         return {**common, "folder": str(folder), "learning_rate": rate, "seed": seed, "is_final": is_final}
 
-    tried = [result for rate in rates if (result := start(job(rate, preset["seeds"][0], False))) is not None]
-    if not tried:
-        return []
-    best = max(tried, key=lambda result: result["validation"]["pass@k"]["pass@1"]["mean"])["learning_rate"]
+    best = rates[0]
+    if len(rates) > 1:
+        tried = [result for rate in rates if (result := start(job(rate, preset["seeds"][0], False))) is not None]
+        if not tried:
+            return []
+        best = max(tried, key=lambda result: result["validation"]["pass@k"]["pass@1"]["mean"])["learning_rate"]
     (options.output / f"{method}.json").write_text(json.dumps({"learning_rate": best}))
     return [result for seed in preset["seeds"] if (result := start(job(best, seed, True))) is not None]
 

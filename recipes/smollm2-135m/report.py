@@ -27,9 +27,8 @@ def collect(folder):
     for path in sorted(folder.glob("*/result.json")):
         run = json.loads(path.read_text())
         method = results["methods"].setdefault(run["method"], {"runs": [], "tried": {}})
-        validation = json.loads((path.parent / "validation.json").read_text())["pass@k"]["pass@1"]["mean"]
-        if run["learning_rate"] is not None and (run["seed"] == 0 or "test" not in run):
-            method["tried"][f"{run['learning_rate']:g}"] = validation
+        if run["learning_rate"] is not None and "validation" in run:
+            method["tried"][f"{run['learning_rate']:g}"] = run["validation"]["pass@k"]["pass@1"]["mean"]
         if "test" in run:
             problems = json.loads((path.parent / "test.json").read_text())["problems"]
             kept = ("learning_rate", "seed", "held_out_groups", "train_seconds", "tokens", "updates", "curve")

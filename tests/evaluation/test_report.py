@@ -95,7 +95,9 @@ def test_the_page_in_a_headless_browser(evaluated, tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium here")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser, *options, "--dump-dom"]
     done = subprocess.run([*command, evaluated[2].as_uri()], capture_output=True, text=True, timeout=120, check=True)
     check(done.stdout)
     assert "<title>Evaluation of" in done.stdout

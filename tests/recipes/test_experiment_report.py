@@ -24,6 +24,10 @@ def write(path, value):
     path.write_text(json.dumps(value))
 
 
+def validated(score):
+    return {"validation": {"pass@k": {"pass@1": {"mean": score}}}}
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Two methods on four problems; `rrtf` with two seeds, and one learning rate that was only tried."""
@@ -41,12 +45,11 @@ def folder(tmp_path):
         place = tmp_path / f"{method}-{seed}"
         run = {"method": method, "learning_rate": rate, "seed": seed, "test": {"mean_characters": 80.0 + seed}}
         run |= {"held_out_groups": {"ranking/accuracy": 0.5 + seed / 4}} if rate else {}
+        run |= validated(0.4) if rate and seed == 0 else {}
         run |= {"curve": [{"step": 1, "loss": 2.0}], "tokens": 100, "train_seconds": 9.0} if rate else {}
         write(place / "result.json", run)
         write(place / "test.json", {"problems": [{"problem_id": str(i), "n": 10, "c": c} for i, c in enumerate(passed)]})
-        write(place / "validation.json", {"pass@k": {"pass@1": {"mean": 0.4 + seed}}})
-    write(tmp_path / "rrtf-low" / "result.json", {"method": "rrtf", "learning_rate": 1e-5, "seed": 0})
-    write(tmp_path / "rrtf-low" / "validation.json", {"pass@k": {"pass@1": {"mean": 0.3}}})
+    write(tmp_path / "rrtf-low" / "result.json", {"method": "rrtf", "learning_rate": 1e-5, "seed": 0, **validated(0.3)})
     return tmp_path
 
 
