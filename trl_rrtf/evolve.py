@@ -23,7 +23,7 @@ from trl_rrtf.errors import ConfigError
 from trl_rrtf.groups import Outcome, Problem, UnitTest
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
-from trl_rrtf.problems import iterate_problems, iterate_selected
+from trl_rrtf.problems import iterate_problems
 from trl_rrtf.problems.evolution import METHODS, EliminationLimits, choose_method, evolving_prompt, reason_to_eliminate
 from trl_rrtf.problems.test_synthesis import called_function, find_assertions, kept_tests, mutants, synthesis_prompt
 from trl_rrtf.row_files import ResumableWriter, fingerprint, write_json
@@ -177,8 +177,7 @@ def _require_rapidfuzz() -> None:
 
 
 def _seeds(arguments: EvolveArguments) -> Iterator[Problem]:
-    problems = iterate_problems(arguments.problems, require_tests=False)
-    return iterate_selected(problems, arguments.where, arguments.limit)
+    return iterate_problems(arguments.problems, arguments.where, arguments.limit, require_tests=False)
 
 
 def _survivors(path: Path) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from trl_rrtf.groups import Messages, RankedGroup
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.model_paths import require_model
-from trl_rrtf.problems import iterate_problems, iterate_selected
+from trl_rrtf.problems import iterate_problems
 from trl_rrtf.ranking import RankArguments, RankConfig, run_rank
 from trl_rrtf.row_files import ResumableWriter, fingerprint, stream_rows, write_json
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
@@ -152,7 +152,7 @@ def _sampling(section: dict[str, Any], name: str) -> tuple[SamplingConfig, dict[
 
 
 def _check_problems(source: str, where: str | None, limit: int | None) -> None:
-    for _ in iterate_selected(iterate_problems(source), where, limit):
+    for _ in iterate_problems(source, where, limit):
         pass
 
 

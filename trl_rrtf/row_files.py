@@ -39,8 +39,9 @@ def iterate_rows(source: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
     """Yields `(where, row)` for each row of a source, in order, one at a time.
 
     Args:
-        source: A `.jsonl` (or `.jsonl.gz`) file, a `.parquet` file, a folder written by `Dataset.save_to_disk`, or a Hub
-            data set id with an optional split (`user/name:split`, by default `train`).
+        source: A `.jsonl` (or `.jsonl.gz`) file, a `.json` file (also an array, or CoderEval's), a `.parquet` file, a folder
+            written by `Dataset.save_to_disk`, or a Hub data set id with an optional split (`user/name:split`, by default
+            `train`).
 
     Raises:
         LoadError: The source is not there or cannot be read.
@@ -60,12 +61,25 @@ def iterate_rows(source: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
 
             batches = pyarrow.parquet.ParquetFile(path).iter_batches()
             yield from _numbered(str(source), (row for batch in batches for row in batch.to_pylist()))
-        elif path.exists() or path.suffix in (".jsonl", ".json", ".gz"):
+        elif path.suffix == ".json":
+            yield from _json_document(path)
+        elif path.exists() or path.suffix in (".jsonl", ".gz"):
             yield from _json_lines(path)
         else:
             yield from _numbered(str(source), _load_from_hub(str(source)))
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise LoadError(f"cannot read `{source}`: {error.strerror or error}; check the path") from error
+
+
+def _json_document(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of one array, of CoderEval's `{"RECORDS": [...]}`, or of lines."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        yield from _json_lines(path)
+        return
+    rows = document.get("RECORDS", [document]) if isinstance(document, dict) else document
+    yield from _numbered(str(path), rows)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from trl_rrtf import ConfigError, Judge, LoadError, Outcome, RowError, load_problems
-from trl_rrtf.problems import select_problems
+from trl_rrtf.problems import iterate_problems
 
 HUMANEVAL = {
     "task_id": "HumanEval/x",
@@ -87,12 +88,29 @@ def test_unknown_formats_and_missing_files_are_named(tmp_path):
 def test_problems_are_chosen_by_column_and_number(tmp_path):
     row = {"prompt": "p", "tests": [{"kind": "assert", "code": "assert 1"}]}
     rows = [{**row, "problem_id": str(i), "split": "train" if i % 2 else "heldout"} for i in range(6)]
-    problems = load_problems(write(tmp_path / "p.jsonl", *rows))
-    assert [p.problem_id for p in select_problems(problems, "split=train", 2)] == ["1", "3"]
-    assert select_problems(problems) == problems
-    with pytest.raises(ConfigError, match="the values of `split` are heldout, train"):
-        select_problems(problems, "split=test")
-    with pytest.raises(ConfigError, match="expected `column=value`"):
-        select_problems(problems, "train")
-    with pytest.raises(ConfigError, match="`limit`: expected at least 1"):
-        select_problems(problems, None, 0)
+    path = write(tmp_path / "p.jsonl", *rows)
+    assert [p.problem_id for p in iterate_problems(path, "split=train", 2)] == ["1", "3"]
+    assert list(iterate_problems(path)) == load_problems(path)
+    for where, limit, message in [
+        ("split=test", None, "the values of `split` are heldout, train"),
+        ("train", None, "expected `column=value`"),
+        (None, 0, "`limit`: expected at least 1"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            list(iterate_problems(path, where, limit))
+
+
+def test_codereval_is_read_as_it_is_published_level_by_level(tmp_path):
+    """One JSON document of six levels; those that need their project cannot be loaded, and need not be."""
+    row = json.loads((Path(__file__).parent / "fixtures" / "codereval.jsonl").read_text())
+    records = [{**row, "_id": f"{level}-{i}", "level": level} for i in range(2) for level in ("plib_runnable", "slib_runnable")]
+    path = tmp_path / "CoderEval4Python.json"
+    path.write_text(json.dumps({"RECORDS": records}, indent=4))
+    found = [problem.problem_id for problem in iterate_problems(str(path), "level=slib_runnable")]
+    assert found == ["CoderEval/slib_runnable-0", "CoderEval/slib_runnable-1"]
+    with pytest.raises(RowError, match=r"row 0, column `level`: only self_contained and slib_runnable run outside .*--where"):
+        load_problems(str(path))
+    path.write_text(json.dumps(records[1:2]))
+    assert [problem.problem_id for problem in load_problems(str(path))] == ["CoderEval/slib_runnable-0"]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert len(list(iterate_problems(str(path), "level=slib_runnable"))) == 2

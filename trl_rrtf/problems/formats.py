@@ -192,7 +192,8 @@ def _codereval(row: Row, where: str) -> Problem:
         raise RowError(
             where,
             "level",
-            f"only {' and '.join(_CODEREVAL_LEVELS)} run outside their projects, got {row['level']}; filter the file",
+            f"only {' and '.join(_CODEREVAL_LEVELS)} run outside their projects, got {row['level']}; choose one, such as "
+            "`--where level=self_contained`",
         )
     code = str(row["code"])
     signature = code[: code.index(":\n") + 1] if ":\n" in code else f"def {row['name']}():"

@@ -31,19 +31,27 @@ def load_problems(source: str) -> list[Problem]:
     return problems
 
 
-def iterate_problems(source: str, *, require_tests: bool = True) -> Iterator[Problem]:
+def iterate_problems(
+    source: str, where: str | None = None, limit: int | None = None, *, require_tests: bool = True
+) -> Iterator[Problem]:
     """Loads and checks the problems of a source one at a time.
 
     Args:
         source: As in [`load_problems`][trl_rrtf.load_problems].
+        where: `column=value`, such as `split=heldout`; other rows need not be problems that can be judged.
+        limit: Only the first so many, or None for all.
         require_tests: Whether a problem without tests is refused.
 
     Raises:
         LoadError: The source is not there.
         RowError: A row breaks its format, or has no test.
+        ConfigError: `where` is no such text, or nothing matches it (the values that exist are named), or `limit` is below 1.
     """
-    for where, row in _rows(source):
-        yield _problem(row, where, require_tests)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"`limit`: expected at least 1, or nothing for all, got {limit}")
+    rows = _rows(source) if where is None else _matching(_rows(source), where)
+    for position, row in islice(rows, limit):
+        yield _problem(row, position, require_tests)
 
 
 def _rows(source: str) -> Iterator[tuple[str, Any]]:
@@ -85,37 +93,16 @@ def _problem(row: Any, where: str, require_tests: bool) -> Problem:
     return problem
 
 
-def select_problems(problems: list[Problem], where: str | None = None, limit: int | None = None) -> list[Problem]:
-    """Keeps some problems.
-
-    Args:
-        problems: All of them.
-        where: `column=value`, such as `split=heldout`; the column is one that the problem format does not know.
-        limit: Keep the first so many, or None for all.
-
-    Raises:
-        ConfigError: `where` is no such text, or nothing matches it; the values that exist are named.
-    """
-    return list(iterate_selected(problems, where, limit))
-
-
-def iterate_selected(problems: Iterable[Problem], where: str | None = None, limit: int | None = None) -> Iterator[Problem]:
-    """Keeps some problems of a stream; see [`select_problems`][trl_rrtf.problems.select_problems]."""
-    if limit is not None and limit < 1:
-        raise ConfigError(f"`limit`: expected at least 1, or nothing for all, got {limit}")
-    yield from islice(problems if where is None else _matching(problems, where), limit)
-
-
-def _matching(problems: Iterable[Problem], where: str) -> Iterator[Problem]:
+def _matching(rows: Iterable[tuple[str, Any]], where: str) -> Iterator[tuple[str, Any]]:
     column, separator, value = where.partition("=")
     if not separator:
         raise ConfigError(f"`where`: expected `column=value`, such as `split=train`, got {where!r}")
     matched, others = False, set[str]()
-    for problem in problems:
-        found = str(problem.extra.get(column))
+    for position, row in rows:
+        found = str(row.get(column)) if isinstance(row, Mapping) else ""
         if found == value:
             matched = True
-            yield problem
+            yield position, row
         elif len(others) < 10:
             others.add(found)
     if not matched:

@@ -21,7 +21,7 @@ from trl_rrtf.cluster import map_on_cluster
 from trl_rrtf.errors import ConfigError, LoadError, RowError
 from trl_rrtf.groups import CandidateGroup, Problem
 from trl_rrtf.model_paths import require_model
-from trl_rrtf.problems import iterate_problems, iterate_selected
+from trl_rrtf.problems import iterate_problems
 from trl_rrtf.prompts import render_prompt
 from trl_rrtf.python_source import parse_program
 from trl_rrtf.row_files import Journal, ResumableWriter, fingerprint, stream_rows
@@ -141,8 +141,7 @@ def _settings(arguments: SampleArguments, config: SamplingConfig) -> dict[str, A
 
 
 def _groups(arguments: SampleArguments) -> Iterator[CandidateGroup]:
-    problems = iterate_selected(iterate_problems(arguments.problems), arguments.where, arguments.limit)
-    return map(_earlier_candidates, problems)
+    return map(_earlier_candidates, iterate_problems(arguments.problems, arguments.where, arguments.limit))
 
 
 def _earlier_candidates(problem: Problem) -> CandidateGroup:
