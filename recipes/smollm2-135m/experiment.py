@@ -43,7 +43,7 @@ PRESETS = {
         "groups": 96,
         "candidates": 3,
         "epochs": 1,
-        "learning_rates": [3e-5, 1e-4],
+        "learning_rates": [1e-5, 3e-5],
         "pair_learning_rates": [5e-6, 2e-5],
         "seeds": [0],
         "test_samples": 10,
@@ -427,18 +427,17 @@ def run_method(method, options, preset):
     return [result for seed in preset["seeds"] if (result := start(job(best, seed, True))) is not None]
 
 
-def export_and_evaluate(run, test_samples):
-    """The trained model in int8 for ONNX Runtime, on the test problems."""
+def export_and_evaluate(run):
+    """The trained model and its int8 export for ONNX Runtime, both greedy, on the test problems."""
     from trl_rrtf.export import ExportArguments, ExportConfig, run_export
 
     folder = Path(run["folder"])
+    problems = Path(run["data"]) / "test.jsonl"
+    evaluate(folder / "model", problems, folder / "greedy.json", 1)
     exported = folder / "onnx-int8"
     if not exported.exists():
         run_export(ExportArguments(str(folder / "model"), str(exported)), ExportConfig(precision="int8"))
-    problems = Path(run["data"]) / "test.jsonl"
-    passed = evaluate(exported, problems, folder / "test-int8.json", test_samples, engine="onnx")["pass@k"]
-    shown = ", ".join(f"{k} {score['mean']:.1%} [{score['low']:.1%}, {score['high']:.1%}]" for k, score in passed.items())
-    print(f"{run['method']} in int8: {shown}")
+    evaluate(exported, problems, folder / "greedy-int8.json", 1, engine="onnx")
 
 
 def main():
@@ -471,12 +470,12 @@ def main():
             finished[method] = runs
             shown = runs[0]["test"]["pass@k"]["pass@1"]
             print(f"{method}: pass@1 {shown['mean']:.1%} [{shown['low']:.1%}, {shown['high']:.1%}]", flush=True)
+    if options.export in finished:
+        export_and_evaluate(finished[options.export][0])
     results = collect(options.output)
     (options.output / "results.json").write_text(json.dumps(results) + "\n")
     print_report(results)
     draw(results, options.output / "curves.png")
-    if options.export in finished:
-        export_and_evaluate(finished[options.export][0], preset["test_samples"])
 
 
 if __name__ == "__main__":

@@ -36,12 +36,26 @@ def collect(folder):
                 {
                     **{name: run[name] for name in kept if name in run},
                     "mean_characters": run["test"]["mean_characters"],
+                    **exported(path.parent),
                     "samples": problems[0]["n"],
                     "passed": [entry["c"] for entry in problems],
                 }
             )
     results["methods"] = {name: method for name, method in results["methods"].items() if method["runs"]}
     return results
+
+
+def exported(folder):
+    """Which test problems the model and its int8 export solve, if it was exported."""
+    names = {"greedy": "greedy.json", "greedy int8": "greedy-int8.json"}
+    if not all((folder / name).exists() for name in names.values()):
+        return {}
+    return {
+        "exported": {
+            which: [entry["c"] for entry in json.loads((folder / name).read_text())["problems"]]
+            for which, name in names.items()
+        }
+    }
 
 
 def describe_groups(path):
@@ -132,6 +146,22 @@ def tried(results):
     return markdown(("greedy pass@1, validation", *all_rates), rows)
 
 
+def exports(results):
+    """Greedy pass@1 of each exported model, as trained and in int8."""
+    rows = [
+        (
+            f"`{name}`",
+            share(mean_with_interval(run["exported"]["greedy"])),
+            share(mean_with_interval(run["exported"]["greedy int8"])),
+            share(paired_difference(run["exported"]["greedy"], run["exported"]["greedy int8"]), "+"),
+        )
+        for name, method in results["methods"].items()
+        for run in method["runs"]
+        if "exported" in run
+    ]
+    return markdown(("greedy pass@1", "as trained", "int8", "difference"), rows)
+
+
 def share(value, sign=""):
     """A mean with its interval."""
     return f"{value['mean'] * 100:{sign}.1f} [{value['low'] * 100:{sign}.1f}, {value['high'] * 100:{sign}.1f}]"
@@ -176,7 +206,7 @@ def draw(results, path):
 def print_report(results):
     """All tables."""
     print(json.dumps(results["groups"], indent=2))
-    for part in (table(results), differences(results), tried(results)):
+    for part in (table(results), differences(results), tried(results), exports(results)):
         print("\n" + part)
 
 

@@ -84,6 +84,14 @@ def test_differences_are_paired(report, folder):
     assert "| `rrtf` | 30.0% | 40.0% |" in report.tried(report.collect(folder))
 
 
+def test_exports_are_compared_problem_by_problem(report, folder):
+    for name, passed in {"greedy": [1, 1, 1, 0], "greedy-int8": [1, 1, 0, 0]}.items():
+        write(folder / "rrtf-0" / f"{name}.json", {"problems": [{"n": 1, "c": c} for c in passed]})
+    (row,) = report.exports(report.collect(folder)).splitlines()[2:]
+    assert row.startswith("| `rrtf` | 75.0 [")
+    assert "| -25.0 [-75.0, +0.0] |" in row
+
+
 def test_plots_are_drawn(report, folder, tmp_path):
     pytest.importorskip("matplotlib")
     report.draw(report.collect(folder), tmp_path / "plot.png")
