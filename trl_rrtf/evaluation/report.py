@@ -93,7 +93,8 @@ def _outcomes_plot(outcomes: dict[str, int]) -> str:
     figure, axes = _figure()
     names = [name for name in OUTCOMES if outcomes.get(name)]
     bars = axes.barh(names, [outcomes[name] for name in names], color=[_COLORS.get(name, "#757575") for name in names])
-    axes.bar_label(bars)
+    axes.bar_label(bars, padding=2)
+    axes.margins(x=0.12)  # room for the labels
     axes.set_xlabel("candidates")
     return _as_image(figure)
 
