@@ -17,7 +17,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrhf` | the group, RRHF's loss as in its code |
 | `rrtf` and `rrtf-LOSS` | the group, `RRTFTrainer` with each `rank_loss` |
 | `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
-| `rrtf-heavy` | `rrtf` with five times the ranking term |
+| `rrtf-heavy`, `rrtf-logistic-heavy` | five or ten times the ranking term |
 | `rrtf-iterated` | `rrtf`: half of the groups, then the other half's problems with candidates of the model so far |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
@@ -63,7 +63,8 @@ PRESETS = {
 
 METHODS = (
     *("published", "base", "sft", "rejection", "dpo", "simpo", "rrhf", "rrtf"),
-    *("rrtf-sum", "rrtf-heavy", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-plackett_luce", "rrtf-lambda"),
+    *("rrtf-sum", "rrtf-heavy", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-logistic-heavy"),
+    *("rrtf-plackett_luce", "rrtf-lambda"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
@@ -73,12 +74,17 @@ GROUP_OPTIONS = {
     "rrtf-sum": {"sft_reduction": "sum"},
     "rrtf-heavy": {"rank_weight": 5.0},
     "rrtf-iterated": {},
-    "rrtf-hinge": {"rank_loss": "hinge", "rank_margin": 0.3},
-    "rrtf-logistic": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5},
-    "rrtf-plackett_luce": {"rank_loss": "plackett_luce"},
-    "rrtf-lambda": {"rank_loss": "lambda"},
+    "rrtf-hinge": {"rank_loss": "hinge", "rank_margin": 0.3, "rank_weight": 0.1},
+    "rrtf-logistic": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5, "rank_weight": 0.1},
+    "rrtf-logistic-heavy": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5},
+    "rrtf-plackett_luce": {"rank_loss": "plackett_luce", "rank_weight": 0.1},
+    "rrtf-lambda": {"rank_loss": "lambda", "rank_weight": 0.1},
 }
-"""Options of the methods that read whole groups."""
+"""Options of the methods that read whole groups.
+
+`rrtf` and `rrhf` push a pair only while it is in the wrong order. The others push every pair all the time, and summed over the
+pairs of a group they outweigh the fine-tuning term, so they get a tenth; `rrtf-logistic-heavy` shows what happens otherwise.
+"""
 GROUPS_PER_UPDATE = 8
 ROWS_PER_BATCH = 80
 """Candidates that are drawn side by side."""
