@@ -19,6 +19,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
 | `rrtf-heavy`, `rrtf-logistic-heavy` | five or ten times the ranking term |
 | `rrtf-iterated` | `rrtf`: half of the groups, then the other half's problems with candidates of the model so far |
+| `sft-halves` | `sft` on the same halves, at the learning rate and with the two schedules of `rrtf-iterated` |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
 method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
@@ -62,18 +63,19 @@ PRESETS = {
 """Settings for 2 CPU cores (hours) and for one GPU."""
 
 METHODS = (
-    *("published", "base", "sft", "rejection", "dpo", "simpo", "rrhf", "rrtf"),
+    *("published", "base", "sft", "rejection", "dpo", "simpo", "rrtf", "rrhf", "sft-halves"),
     *("rrtf-sum", "rrtf-heavy", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-logistic-heavy"),
     *("rrtf-plackett_luce", "rrtf-lambda"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
+IN_TWO_ROUNDS = {"rrtf-iterated": "rrtf", "sft-halves": "sft"}
+"""Method -> what it is in each round."""
 GROUP_OPTIONS = {
     "rrhf": {"rank_loss": "rrhf"},
     "rrtf": {},
     "rrtf-sum": {"sft_reduction": "sum"},
     "rrtf-heavy": {"rank_weight": 5.0},
-    "rrtf-iterated": {},
     "rrtf-hinge": {"rank_loss": "hinge", "rank_margin": 0.3, "rank_weight": 0.1},
     "rrtf-logistic": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5, "rank_weight": 0.1},
     "rrtf-logistic-heavy": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5},
@@ -350,7 +352,7 @@ def run_one(job):
         checkpoint = job["model"]
         trained.write_text("{}")
     elif not trained.exists():
-        if job["method"] == "rrtf-iterated":
+        if job["method"] in IN_TWO_ROUNDS:
             training = train_in_two_rounds(job, checkpoint)
         else:
             groups = read_rows(data / "groups.jsonl")
@@ -369,17 +371,24 @@ def run_one(job):
 
 
 def train_in_two_rounds(job, checkpoint):
-    """Half of the groups; then the problems of the other half, with candidates of the model that came out."""
+    """Half of the groups, then the other half, each with a schedule of its own.
+
+    In `rrtf-iterated` the second half's problems get candidates of the model that came out of the first; in `sft-halves` the
+    groups stay, to show what the schedule does alone.
+    """
     folder, data = Path(job["folder"]), Path(job["data"])
+    method = IN_TWO_ROUNDS[job["method"]]
     groups = read_rows(data / "groups.jsonl")
     half = len(groups) // 2
     settings = (job["learning_rate"], job["seed"], updates_of(groups[:half], job["epochs"]))
-    first = train(job["method"], job["model"], groups[:half], folder / "first_round", *settings)
-    left = {group["problem_id"] for group in groups[half:]}
-    problems = folder / "second_round.jsonl"
-    write_rows(problems, [row for row in read_rows(data / "train.jsonl") if row["problem_id"] in left])
-    newer = read_rows(rank_candidates(folder / "first_round", problems, job["candidates"]))
-    second = train(job["method"], folder / "first_round", newer, checkpoint, *settings)
+    first = train(method, job["model"], groups[:half], folder / "first_round", *settings)
+    later_groups = groups[half:]
+    if job["method"] == "rrtf-iterated":
+        left = {group["problem_id"] for group in later_groups}
+        problems = folder / "second_round.jsonl"
+        write_rows(problems, [row for row in read_rows(data / "train.jsonl") if row["problem_id"] in left])
+        later_groups = read_rows(rank_candidates(folder / "first_round", problems, job["candidates"]))
+    second = train(method, folder / "first_round", later_groups, checkpoint, *settings)
     later = [{**entry, "step": entry["step"] + first["updates"]} for entry in second["curve"]]
     sums = {name: first[name] + second[name] for name in ("train_seconds", "tokens", "updates")}
     return {**sums, "curve": first["curve"] + later}
@@ -414,7 +423,7 @@ def run_method(method, options, preset):
     if method in ("published", "base"):
         job = {**common, "folder": str(options.output / method), "is_final": True, "learning_rate": None, "seed": 0}
         return [result for result in [start(job)] if result is not None]
-    if method == "rrhf" or method.startswith("rrtf-"):
+    if method in ("rrhf", "sft-halves") or method.startswith("rrtf-"):
         rates = [json.loads((options.output / "rrtf.json").read_text())["learning_rate"]]
     else:
         rates = preset["pair_learning_rates" if method in PAIR_METHODS else "learning_rates"]
@@ -454,6 +463,7 @@ def main():
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS, help="with commas")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], help="instead of the preset's")
+    parser.add_argument("--test_samples", type=int, help="instead of the preset's; below 10 there is no pass@10")
     parser.add_argument("--export", choices=METHODS, help="of `--methods`: exported to int8 and evaluated again")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -462,7 +472,8 @@ def main():
         return
     if not options.model or not options.output:
         parser.error("give --model and --output")
-    preset = {**PRESETS[options.preset], **({"seeds": options.seeds} if options.seeds else {})}
+    given = {name: value for name in ("seeds", "test_samples") if (value := getattr(options, name))}
+    preset = {**PRESETS[options.preset], **given}
     data = options.output / "data"
     if not (data / "train.jsonl").exists():
         prepare_problems(data, preset["problems"])
