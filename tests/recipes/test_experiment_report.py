@@ -72,7 +72,7 @@ def test_seeds_are_averaged_problem_by_problem(report, folder):
     assert report.rates(results["methods"]["rrtf"]) == pytest.approx([0.7, 1.0, 0.5, 0.5])
     assert report.rates(results["methods"]["rrtf"], 10) == [1.0, 1.0, 1.0, 1.0]
     first, second = report.table(results).splitlines()[2:]
-    assert first.startswith("| `rrtf` | 0.0001 | 2 | 67.5 [")
+    assert first.startswith("| `rrtf` | 0.0001 | 2 | 10 | 67.5 [")
     assert "| 0.625 |" in first
     assert "| 80 |" in second, "base has no seed but the first"
 
@@ -96,3 +96,10 @@ def test_plots_are_drawn(report, folder, tmp_path):
     pytest.importorskip("matplotlib")
     report.draw(report.collect(folder), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_published_tables_are_those_of_the_published_results(report):
+    results = json.loads((RECIPE / "results.json").read_text())
+    page = (RECIPE.parent / "README.md").read_text()
+    for part in (report.table, report.differences, report.tried, report.exports):
+        assert part(results) in page
