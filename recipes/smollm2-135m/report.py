@@ -129,11 +129,12 @@ def differences(results, others=("base", "sft", "rejection")):
     """pass@1 of each method less that of others, problem by problem."""
     methods = results["methods"]
     others = [name for name in others if name in methods]
-    rows = [
-        (f"`{name}`", *(share(paired_difference(rates(methods[other]), rates(method)), "+") for other in others))
-        for name, method in methods.items()
-        if name not in (*others, "published")
-    ]
+    rows = []
+    for name in sorted(methods, key=lambda name: -sum(rates(methods[name]))):
+        if name in ("published", others[0]):
+            continue
+        pairs = [None if other == name else paired_difference(rates(methods[other]), rates(methods[name])) for other in others]
+        rows.append((f"`{name}`", *("" if pair is None else share(pair, "+") for pair in pairs)))
     return markdown(("pass@1, in points", *(f"less `{name}`" for name in others)), rows)
 
 
