@@ -19,7 +19,8 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
 | `rrtf-heavy`, `rrtf-logistic-heavy` | five or ten times the ranking term |
 | `rrtf-iterated` | `rrtf`: half of the groups, then the other half's problems with candidates of the model so far |
-| `sft-halves` | `sft` on the same halves, at the learning rate and with the two schedules of `rrtf-iterated` |
+| `rrtf-halves`, `sft-halves` | the same halves with the two schedules of `rrtf-iterated`, but the candidates of `base` |
+| `sft-same-rate` | `sft` at the learning rate of `rrtf` |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
 method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
@@ -63,14 +64,17 @@ PRESETS = {
 """Settings for 2 CPU cores (hours) and for one GPU."""
 
 METHODS = (
-    *("published", "base", "sft", "rejection", "dpo", "simpo", "rrtf", "rrhf", "sft-halves"),
+    *("published", "base", "sft", "rejection", "dpo", "simpo", "rrtf", "rrhf"),
+    *("sft-same-rate", "sft-halves", "rrtf-halves"),
     *("rrtf-sum", "rrtf-heavy", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-logistic-heavy"),
     *("rrtf-plackett_luce", "rrtf-lambda"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
-IN_TWO_ROUNDS = {"rrtf-iterated": "rrtf", "sft-halves": "sft"}
+IN_TWO_ROUNDS = {"rrtf-iterated": "rrtf", "rrtf-halves": "rrtf", "sft-halves": "sft"}
 """Method -> what it is in each round."""
+AT_THE_RATE_OF_RRTF = ("rrhf", "sft-halves", "sft-same-rate")
+"""So are all whose names begin with `rrtf-`."""
 GROUP_OPTIONS = {
     "rrhf": {"rank_loss": "rrhf"},
     "rrtf": {},
@@ -229,7 +233,13 @@ def train(method, model, rows, output, learning_rate, seed, num_updates):
         "bf16": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
     }
-    builders = {"sft": sft_trainer, "rejection": sft_trainer, "dpo": dpo_trainer, "simpo": simpo_trainer}
+    builders = {
+        "sft": sft_trainer,
+        "sft-same-rate": sft_trainer,
+        "rejection": sft_trainer,
+        "dpo": dpo_trainer,
+        "simpo": simpo_trainer,
+    }
     builder = group_trainer if method in GROUP_OPTIONS else builders[method]
     trainer, completions = builder(method, model, rows, options)
     started = time.monotonic()
@@ -259,7 +269,7 @@ def sft_trainer(method, model, rows, options):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    wanted = "reference" if method == "sft" else "student"
+    wanted = "student" if method == "rejection" else "reference"
     examples = [
         {"prompt": row["prompt"], "completion": text}
         for row in rows
@@ -373,7 +383,7 @@ def run_one(job):
 def train_in_two_rounds(job, checkpoint):
     """Half of the groups, then the other half, each with a schedule of its own.
 
-    In `rrtf-iterated` the second half's problems get candidates of the model that came out of the first; in `sft-halves` the
+    In `rrtf-iterated` the second half's problems get candidates of the model that came out of the first; in the others the
     groups stay, to show what the schedule does alone.
     """
     folder, data = Path(job["folder"]), Path(job["data"])
@@ -423,7 +433,7 @@ def run_method(method, options, preset):
     if method in ("published", "base"):
         job = {**common, "folder": str(options.output / method), "is_final": True, "learning_rate": None, "seed": 0}
         return [result for result in [start(job)] if result is not None]
-    if method in ("rrhf", "sft-halves") or method.startswith("rrtf-"):
+    if method in AT_THE_RATE_OF_RRTF or method.startswith("rrtf-"):
         rates = [json.loads((options.output / "rrtf.json").read_text())["learning_rate"]]
     else:
         rates = preset["pair_learning_rates" if method in PAIR_METHODS else "learning_rates"]
