@@ -17,7 +17,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrhf` | the group, RRHF's loss as in its code |
 | `rrtf` and `rrtf-LOSS` | the group, `RRTFTrainer` with each `rank_loss` |
 | `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
-| `rrtf-heavy`, `rrtf-logistic-heavy` | five or ten times the ranking term |
+| `rrtf-light`, `rrtf-logistic-heavy` | a fifth of the ranking term, ten times that of `rrtf-logistic` |
 | `rrtf-iterated` | `rrtf`: half of the groups, then the other half's problems with candidates of the model so far |
 | `rrtf-halves`, `sft-halves` | the same halves with the two schedules of `rrtf-iterated`, but the candidates of `base` |
 | `sft-same-rate` | `sft` at the learning rate of `rrtf` |
@@ -66,7 +66,7 @@ PRESETS = {
 METHODS = (
     *("published", "base", "sft", "rejection", "dpo", "simpo", "rrtf", "rrhf"),
     *("sft-same-rate", "sft-halves", "rrtf-halves"),
-    *("rrtf-sum", "rrtf-heavy", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-logistic-heavy"),
+    *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-logistic-heavy"),
     *("rrtf-plackett_luce", "rrtf-lambda"),
 )
 PAIR_METHODS = ("dpo", "simpo")
@@ -79,7 +79,7 @@ GROUP_OPTIONS = {
     "rrhf": {"rank_loss": "rrhf"},
     "rrtf": {},
     "rrtf-sum": {"sft_reduction": "sum"},
-    "rrtf-heavy": {"rank_weight": 5.0},
+    "rrtf-light": {"rank_weight": 0.2},
     "rrtf-hinge": {"rank_loss": "hinge", "rank_margin": 0.3, "rank_weight": 0.1},
     "rrtf-logistic": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5, "rank_weight": 0.1},
     "rrtf-logistic-heavy": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5},
