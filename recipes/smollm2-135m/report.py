@@ -125,7 +125,7 @@ def table(results):
     return markdown(head, rows)
 
 
-def differences(results, others=("base", "sft", "rejection")):
+def differences(results, others=("base", "sft", "sft-same-rate", "rejection")):
     """pass@1 of each method less that of others, problem by problem."""
     methods = results["methods"]
     others = [name for name in others if name in methods]
