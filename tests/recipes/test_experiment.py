@@ -38,7 +38,7 @@ def test_pairs_are_best_and_worst_and_equal_scores_make_none(experiment):
     ]
 
 
-@pytest.mark.parametrize("method", ["rrtf", "rrhf", "rrtf-lambda", "sft", "rejection", "dpo", "simpo"])
+@pytest.mark.parametrize("method", ["rrtf", "rrhf", "rrtf-lambda", "sft-same-rate", "rejection", "dpo", "simpo"])
 def test_every_method_trains_as_many_updates_on_the_same_groups(experiment, method, tiny_model_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     groups = [group(i) for i in range(16)]
