@@ -79,6 +79,8 @@ def _json_document(path: Path) -> Iterator[tuple[str, Any]]:
         yield from _json_lines(path)
         return
     rows = document.get("RECORDS", [document]) if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        raise LoadError(f'`{path}` holds no rows: expected an array, `{{"RECORDS": [...]}}`, or one object a line')
     yield from _numbered(str(path), rows)
 
 

@@ -112,5 +112,8 @@ def test_codereval_is_read_as_it_is_published_level_by_level(tmp_path):
         load_problems(str(path))
     path.write_text(json.dumps(records[1:2]))
     assert [problem.problem_id for problem in load_problems(str(path))] == ["CoderEval/slib_runnable-0"]
+    path.write_text("3")
+    with pytest.raises(LoadError, match="holds no rows: expected an array"):
+        load_problems(str(path))
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert len(list(iterate_problems(str(path), "level=slib_runnable"))) == 2
