@@ -18,7 +18,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrtf` and `rrtf-LOSS` | the group, `RRTFTrainer` with each `rank_loss` |
 | `rrtf-sum` | `rrtf` with the fine-tuning term summed over tokens, as the paper prints it |
 | `rrtf-light`, `rrtf-logistic-heavy` | a fifth of the ranking term, ten times that of `rrtf-logistic` |
-| `rrtf-iterated` | `rrtf`: half of the groups, then the other half's problems with candidates of the model so far |
+| `rrtf-iterated`, `rrtf-light-iterated` | half of the groups, then the others' problems with candidates of the model so far |
 | `rrtf-halves`, `sft-halves` | the same halves with the two schedules of `rrtf-iterated`, but the candidates of `base` |
 | `sft-same-rate` | `sft` at the learning rate of `rrtf` |
 
@@ -66,12 +66,17 @@ PRESETS = {
 METHODS = (
     *("published", "base", "sft", "rejection", "dpo", "simpo", "rrtf", "rrhf"),
     *("sft-same-rate", "sft-halves", "rrtf-halves"),
-    *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-hinge", "rrtf-logistic", "rrtf-logistic-heavy"),
-    *("rrtf-plackett_luce", "rrtf-lambda"),
+    *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-light-iterated", "rrtf-hinge", "rrtf-logistic"),
+    *("rrtf-logistic-heavy", "rrtf-plackett_luce", "rrtf-lambda"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
-IN_TWO_ROUNDS = {"rrtf-iterated": "rrtf", "rrtf-halves": "rrtf", "sft-halves": "sft"}
+IN_TWO_ROUNDS = {
+    "rrtf-iterated": "rrtf",
+    "rrtf-light-iterated": "rrtf-light",
+    "rrtf-halves": "rrtf",
+    "sft-halves": "sft",
+}
 """Method -> what it is in each round."""
 AT_THE_RATE_OF_RRTF = ("rrhf", "sft-halves", "sft-same-rate")
 """So are all whose names begin with `rrtf-`."""
@@ -383,7 +388,7 @@ def run_one(job):
 def train_in_two_rounds(job, checkpoint):
     """Half of the groups, then the other half, each with a schedule of its own.
 
-    In `rrtf-iterated` the second half's problems get candidates of the model that came out of the first; in the others the
+    In the iterated ones the second half's problems get candidates of the model that came out of the first; in the others the
     groups stay, to show what the schedule does alone.
     """
     folder, data = Path(job["folder"]), Path(job["data"])
@@ -393,7 +398,7 @@ def train_in_two_rounds(job, checkpoint):
     settings = (job["learning_rate"], job["seed"], updates_of(groups[:half], job["epochs"]))
     first = train(method, job["model"], groups[:half], folder / "first_round", *settings)
     later_groups = groups[half:]
-    if job["method"] == "rrtf-iterated":
+    if job["method"].endswith("-iterated"):
         left = {group["problem_id"] for group in later_groups}
         problems = folder / "second_round.jsonl"
         write_rows(problems, [row for row in read_rows(data / "train.jsonl") if row["problem_id"] in left])

@@ -79,9 +79,16 @@ def describe_groups(path):
 
 
 def rates(method, k=1):
-    """pass@k of each test problem, averaged over the seeds."""
-    of_seeds = [[estimate({"n": run["samples"], "c": c}, k) for c in run["passed"]] for run in method["runs"]]
+    """pass@k of each test problem, averaged over the seeds with enough samples for it; empty if there are none."""
+    runs = [run for run in method["runs"] if run["samples"] >= k]
+    of_seeds = [[estimate({"n": run["samples"], "c": c}, k) for c in run["passed"]] for run in runs]
     return [sum(values) / len(values) for values in zip(*of_seeds, strict=True)]
+
+
+def rate_of_each_seed(method):
+    """pass@1 of each seed's model, in percent: how far apart two runs of one method are."""
+    runs = sorted(method["runs"], key=lambda run: run["seed"] if run["seed"] is not None else 0)
+    return ", ".join(f"{100 * sum(rates({'runs': [run]})) / len(run['passed']):.1f}" for run in runs)
 
 
 def mean(method, name):
@@ -98,6 +105,7 @@ def table(results):
         "seeds",
         "n",
         "pass@1",
+        "of each seed",
         "pass@10",
         *METRICS.values(),
         "characters",
@@ -106,16 +114,16 @@ def table(results):
     )
     rows = []
     for name, method in sorted(results["methods"].items(), key=lambda entry: -sum(rates(entry[1]))):
-        has_ten = all(run["samples"] >= 10 for run in method["runs"])
         tokens, seconds, rate = mean(method, "tokens"), mean(method, "train_seconds"), method["runs"][0]["learning_rate"]
         rows.append(
             (
                 f"`{name}`",
                 f"{rate:g}" if rate else "",
                 str(len(method["runs"])),
-                "/".join(sorted({str(run["samples"]) for run in method["runs"]})),
+                "/".join(map(str, sorted({run["samples"] for run in method["runs"]}))),
                 share(mean_with_interval(rates(method))),
-                share(mean_with_interval(rates(method, 10))) if has_ten else "",
+                rate_of_each_seed(method),
+                share(mean_with_interval(ten)) if (ten := rates(method, 10)) else "",
                 *(f"{mean(method, metric):.3f}" if mean(method, metric) is not None else "" for metric in METRICS),
                 f"{mean(method, 'mean_characters'):.0f}",
                 f"{tokens:.0f}" if tokens else "",
