@@ -21,6 +21,8 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrtf-iterated`, `rrtf-light-iterated` | half of the groups, then the others' problems with candidates of the model so far |
 | `rrtf-halves`, `sft-halves` | the same halves with the two schedules of `rrtf-iterated`, but the candidates of `base` |
 | `sft-same-rate` | `sft` at the learning rate of `rrtf` |
+| `own-rejection` | no teacher: the student's programs that pass, where one passes and another fails |
+| `own-rrhf`, `own-rrhf-light` | no teacher: the same problems' groups, RRHF's loss, and a fifth of its ranking term |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
 method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
@@ -68,6 +70,7 @@ METHODS = (
     *("sft-same-rate", "sft-halves", "rrtf-halves"),
     *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-light-iterated", "rrtf-hinge", "rrtf-logistic"),
     *("rrtf-logistic-heavy", "rrtf-plackett_luce", "rrtf-lambda"),
+    *("own-rejection", "own-rrhf", "own-rrhf-light"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
@@ -78,10 +81,13 @@ IN_TWO_ROUNDS = {
     "sft-halves": "sft",
 }
 """Method -> what it is in each round."""
-AT_THE_RATE_OF_RRTF = ("rrhf", "sft-halves", "sft-same-rate")
+WITHOUT_TEACHER = ("own-rejection", "own-rrhf", "own-rrhf-light")
+AT_THE_RATE_OF_RRTF = ("rrhf", "sft-halves", "sft-same-rate", *WITHOUT_TEACHER)
 """So are all whose names begin with `rrtf-`."""
 GROUP_OPTIONS = {
     "rrhf": {"rank_loss": "rrhf"},
+    "own-rrhf": {"rank_loss": "rrhf"},
+    "own-rrhf-light": {"rank_loss": "rrhf", "rank_weight": 0.2},
     "rrtf": {},
     "rrtf-sum": {"sft_reduction": "sum"},
     "rrtf-light": {"rank_weight": 0.2},
@@ -167,6 +173,24 @@ def choose_groups(data, number):
     write_rows(data / "groups.jsonl", ranked[:number])
 
 
+def choose_own_groups(data, number):
+    """As many groups of the student's candidates alone, as where there is no teacher: one of them passes, another does not."""
+    from trl_rrtf import RankConfig
+    from trl_rrtf.ranking import RankArguments, run_rank
+
+    if (data / "own_groups.jsonl").exists():
+        return
+    per_candidate = ("completions", "sources", "models", "verdicts", "raw_completions")
+    own = []
+    for row in read_rows(data / "train.judged.jsonl"):
+        students = [index for index, source in enumerate(row["sources"]) if source == "student"]
+        own.append({**row, **{name: [row[name][index] for index in students] for name in per_candidate}})
+    write_rows(data / "own.judged.jsonl", own)
+    rules = RankConfig(prompt_style="paper", partial_credit=0.5, min_best=0.99, require_signal=True)
+    run_rank(RankArguments(str(data / "own.judged.jsonl"), str(data / "own.ranked.jsonl")), rules)
+    write_rows(data / "own_groups.jsonl", read_rows(data / "own.ranked.jsonl")[:number])
+
+
 def warm_up(model, problems, output):
     """The base model: a short SFT on the references of problems that no method trains on."""
     if (output / "config.json").exists():
@@ -187,6 +211,23 @@ def rendered(problem):
     from trl_rrtf.prompts import PROMPT_STYLES
 
     return PROMPT_STYLES[ANSWER["prompt_style"]](problem["prompt"])
+
+
+def rows_to_learn_from(method, data):
+    """The rows that a method's trainer reads."""
+    if method == "rejection":
+        return own_passing_programs(data / "train.judged.jsonl")
+    if method not in WITHOUT_TEACHER:
+        return read_rows(data / "groups.jsonl")
+    groups = read_rows(data / "own_groups.jsonl")
+    if method != "own-rejection":
+        return groups
+    return [
+        {"prompt": row["prompt"], "completions": [text], "sources": ["student"]}
+        for row in groups
+        for text, outcome in zip(row["completions"], row["outcomes"], strict=True)
+        if outcome == "passed"
+    ]
 
 
 def own_passing_programs(judged):
@@ -242,6 +283,7 @@ def train(method, model, rows, output, learning_rate, seed, num_updates):
         "sft": sft_trainer,
         "sft-same-rate": sft_trainer,
         "rejection": sft_trainer,
+        "own-rejection": sft_trainer,
         "dpo": dpo_trainer,
         "simpo": simpo_trainer,
     }
@@ -274,7 +316,7 @@ def sft_trainer(method, model, rows, options):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    wanted = "student" if method == "rejection" else "reference"
+    wanted = "student" if method.endswith("rejection") else "reference"
     examples = [
         {"prompt": row["prompt"], "completion": text}
         for row in rows
@@ -370,10 +412,9 @@ def run_one(job):
         if job["method"] in IN_TWO_ROUNDS:
             training = train_in_two_rounds(job, checkpoint)
         else:
-            groups = read_rows(data / "groups.jsonl")
-            rows = own_passing_programs(data / "train.judged.jsonl") if job["method"] == "rejection" else groups
-            settings = (job["learning_rate"], job["seed"], updates_of(groups, job["epochs"]))
-            training = train(job["method"], job["model"], rows, checkpoint, *settings)
+            num_updates = updates_of(read_rows(data / "groups.jsonl"), job["epochs"])  # the same for every method
+            rows = rows_to_learn_from(job["method"], data)
+            training = train(job["method"], job["model"], rows, checkpoint, job["learning_rate"], job["seed"], num_updates)
         trained.write_text(json.dumps(training))
     result = {**job, **json.loads(trained.read_text())}
     validation = folder / "validation.json"
@@ -496,6 +537,7 @@ def main():
     for part in ("train", "validation"):
         rank_candidates(options.output / "base_model", data / f"{part}.jsonl", preset["candidates"])
     choose_groups(data, preset["groups"])
+    choose_own_groups(data, preset["groups"])
     finished = {}
     for method in options.methods:
         if runs := run_method(method, options, preset):

@@ -63,6 +63,36 @@ def test_rejection_sampling_learns_each_passing_program_of_the_student_once(expe
     assert "Write f." in rows[0]["prompt"]
 
 
+def test_without_a_teacher_the_groups_are_those_where_the_students_programs_differ(experiment, tmp_path):
+    passing, failing = "def f():\n    return 1\n", "def f():\n    return 0\n"
+
+    def judged(number, outcomes):
+        texts = [f"{passing if outcome == 'passed' else failing}# {i}\n" for i, outcome in enumerate(outcomes)]
+        verdicts = [
+            {"outcome": outcome, "passed": int(outcome == "passed"), "total": 1, "duration_s": 0.1, "detail": ""}
+            for outcome in (*outcomes, "passed")
+        ]
+        return {
+            "problem_id": f"p/{number}",
+            "prompt": "Write f.",
+            "tests": [{"kind": "assert", "code": "assert f() == 1"}],
+            "completions": [*texts, passing],
+            "raw_completions": [*texts, passing],
+            "sources": ["student"] * len(texts) + ["reference"],
+            "models": ["m"] * len(texts) + ["reference"],
+            "verdicts": verdicts,
+        }
+
+    rows = [judged(0, ["failed", "failed"]), judged(1, ["passed", "failed"]), judged(2, ["passed", "passed"])]
+    (tmp_path / "train.judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    experiment.choose_own_groups(tmp_path, 2)
+    (group,) = experiment.rows_to_learn_from("own-rrhf", tmp_path)
+    assert group["problem_id"] == "p/1"
+    assert group["sources"] == ["student", "student"]
+    (learnt,) = experiment.rows_to_learn_from("own-rejection", tmp_path)
+    assert learnt["completions"] == [f"{passing}# 0\n"]
+
+
 @pytest.fixture
 def recorded_jobs(experiment, monkeypatch):
     """The jobs that a method starts; validation prefers a learning rate of 1e-3."""
