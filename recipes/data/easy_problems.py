@@ -1,4 +1,4 @@
-"""The easy problems of the quick start: each function here is a reference solution, its docstring the statement.
+"""Easy problems, written by hand: each function here is a reference solution, its docstring the statement.
 
 `make_easy_problems.py` turns this file into `easy_problems.jsonl`. The arguments in the decorator are the test inputs; the
 expected results are those of the function. Written for this project; none is taken from a public benchmark.

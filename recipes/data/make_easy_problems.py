@@ -1,4 +1,4 @@
-"""Turns `easy_problems.py` into `easy_problems.jsonl`, the quick start's problems, and checks them.
+"""Turns `easy_problems.py` into `easy_problems.jsonl` and checks them.
 
 Run it after a change: `python recipes/data/make_easy_problems.py`. Every fourth problem of a topic is held out.
 """

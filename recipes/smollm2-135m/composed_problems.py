@@ -5,11 +5,18 @@
 A model of 135M parameters solves few of the problems that people write, so methods could not be told apart on them. Of these
 it solves some before training, and a model that has learnt the parts from other compositions can solve a composition that it
 never saw. `compose(count, seed)` draws different compositions; held-out ones share no composition with those of training.
+
+    python recipes/smollm2-135m/composed_problems.py recipes/data/composed_problems.jsonl
+
+writes the problems of the quick start.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 NUMBER_FILTERS = {
@@ -107,6 +114,8 @@ WORDS = (
     "kayak",
 )
 TESTS = 6
+QUICK_START = {"heldout": 36, "train": 128}
+"""How many problems of each split."""
 
 
 def compose(count: int, seed: int) -> list[dict[str, Any]]:
@@ -195,3 +204,17 @@ def draw_arguments(names: tuple[str, ...], rng: random.Random) -> list[Any]:
         "letter": rng.choice("aeltn"),
     }
     return [drawn[name] for name in names]
+
+
+def main() -> None:
+    """Writes the quick start's problems."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="the file to write (.jsonl)")
+    output = parser.parse_args().output
+    splits = [split for split, number in QUICK_START.items() for _ in range(number)]
+    rows = [{**row, "split": split} for row, split in zip(compose(len(splits), seed=0), splits, strict=True)]
+    output.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,3 +49,10 @@ def test_references_pass_their_tests(composed_problems):
         items = [(Problem.from_row(row, row["problem_id"]), row["reference_solution"]) for row in rows]
         outcomes = [verdict.outcome for verdict in judge.judge_many(items)]
     assert outcomes == [Outcome.PASSED] * 24
+
+
+def test_the_quick_starts_problems_are_those_of_the_script(tmp_path):
+    subprocess.run([sys.executable, str(RECIPE), str(tmp_path / "made.jsonl")], check=True)
+    made = (tmp_path / "made.jsonl").read_text()
+    assert made == (RECIPE.parents[1] / "data" / "composed_problems.jsonl").read_text()
+    assert Counter(json.loads(line)["split"] for line in made.splitlines()) == {"heldout": 36, "train": 128}

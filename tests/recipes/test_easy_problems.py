@@ -1,4 +1,4 @@
-"""The quick start's problems: sound, varied, and not near a public benchmark."""
+"""The easy problems: sound, varied, and not near a public benchmark."""
 
 from __future__ import annotations
 
