@@ -21,6 +21,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `rrtf-iterated`, `rrtf-light-iterated` | half of the groups, then the others' problems with candidates of the model so far |
 | `rrtf-halves`, `sft-halves` | the same halves with the two schedules of `rrtf-iterated`, but the candidates of `base` |
 | `sft-same-rate` | `sft` at the learning rate of `rrtf` |
+| `sft-high-rate`, `rrtf-light-high-rate` | both at 1e-4 |
 | `own-rejection` | no teacher: the student's programs that pass, where one passes and another fails |
 | `own-rrhf`, `own-rrhf-light` | no teacher: the same problems' groups, RRHF's loss, and a fifth of its ranking term |
 
@@ -70,7 +71,7 @@ METHODS = (
     *("sft-same-rate", "sft-halves", "rrtf-halves"),
     *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-light-iterated", "rrtf-hinge", "rrtf-logistic"),
     *("rrtf-logistic-heavy", "rrtf-plackett_luce", "rrtf-lambda"),
-    *("own-rejection", "own-rrhf", "own-rrhf-light"),
+    *("sft-high-rate", "rrtf-light-high-rate", "own-rejection", "own-rrhf", "own-rrhf-light"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
@@ -81,6 +82,7 @@ IN_TWO_ROUNDS = {
     "sft-halves": "sft",
 }
 """Method -> what it is in each round."""
+AT_A_FIXED_RATE = {"sft-high-rate": 1e-4, "rrtf-light-high-rate": 1e-4}
 WITHOUT_TEACHER = ("own-rejection", "own-rrhf", "own-rrhf-light")
 AT_THE_RATE_OF_RRTF = ("rrhf", "sft-halves", "sft-same-rate", *WITHOUT_TEACHER)
 """So are all whose names begin with `rrtf-`."""
@@ -91,6 +93,7 @@ GROUP_OPTIONS = {
     "rrtf": {},
     "rrtf-sum": {"sft_reduction": "sum"},
     "rrtf-light": {"rank_weight": 0.2},
+    "rrtf-light-high-rate": {"rank_weight": 0.2},
     "rrtf-hinge": {"rank_loss": "hinge", "rank_margin": 0.3, "rank_weight": 0.1},
     "rrtf-logistic": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5, "rank_weight": 0.1},
     "rrtf-logistic-heavy": {"rank_loss": "logistic", "beta": 2.0, "rank_margin": 0.5},
@@ -282,6 +285,7 @@ def train(method, model, rows, output, learning_rate, seed, num_updates):
     builders = {
         "sft": sft_trainer,
         "sft-same-rate": sft_trainer,
+        "sft-high-rate": sft_trainer,
         "rejection": sft_trainer,
         "own-rejection": sft_trainer,
         "dpo": dpo_trainer,
@@ -479,7 +483,9 @@ def run_method(method, options, preset):
     if method in ("published", "base"):
         job = {**common, "folder": str(options.output / method), "is_final": True, "learning_rate": None, "seed": 0}
         return [result for result in [start(job)] if result is not None]
-    if method in AT_THE_RATE_OF_RRTF or method.startswith("rrtf-"):
+    if method in AT_A_FIXED_RATE:
+        rates = [AT_A_FIXED_RATE[method]]
+    elif method in AT_THE_RATE_OF_RRTF or method.startswith("rrtf-"):
         rates = [json.loads((options.output / "rrtf.json").read_text())["learning_rate"]]
     else:
         rates = preset["pair_learning_rates" if method in PAIR_METHODS else "learning_rates"]

@@ -131,7 +131,8 @@ def test_other_losses_train_at_the_learning_rate_of_rrtf_and_pairs_at_their_own(
     options = type("Options", (), {"model": "m", "output": tmp_path})
     experiment.run_method("rrtf-lambda", options, {**PRESET, "seeds": [0]})
     experiment.run_method("dpo", options, {**PRESET, "seeds": [0]})
-    assert recorded_jobs == [(1e-2, 0, True), (1e-6, 0, True)]
+    experiment.run_method("sft-high-rate", options, {**PRESET, "seeds": [0]})
+    assert recorded_jobs == [(1e-2, 0, True), (1e-6, 0, True), (1e-4, 0, True)]
 
 
 def test_the_published_model_is_only_evaluated(experiment, recorded_jobs, tmp_path):
