@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: quickstart test test-transformers5 lint types docs model clean
 
-quickstart: $(MODEL)/config.json  ## The whole loop on a small model: about 20 minutes on 2 CPU cores.
+quickstart: $(MODEL)/config.json  ## The whole loop on a small model: about 15 minutes on 2 CPU cores.
 	$(VENV)/bin/trl-rrtf run --config recipes/quickstart/pipeline.yaml
 
 test: $(VENV)/.dev  ## The tests, with transformers 4.57.

@@ -23,7 +23,7 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `sft-same-rate` | `sft` at the learning rate of `rrtf` |
 | `sft-high-rate`, `rrtf-light-high-rate` | both at 1e-4 |
 | `own-rejection` | no teacher: the student's programs that pass, where one passes and another fails |
-| `own-rrhf`, `own-rrhf-light` | no teacher: the same problems' groups, RRHF's loss, and a fifth of its ranking term |
+| `own-rrhf` | no teacher: the same problems' groups, RRHF's loss |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
 method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
@@ -71,7 +71,7 @@ METHODS = (
     *("sft-same-rate", "sft-halves", "rrtf-halves"),
     *("rrtf-sum", "rrtf-light", "rrtf-iterated", "rrtf-light-iterated", "rrtf-hinge", "rrtf-logistic"),
     *("rrtf-logistic-heavy", "rrtf-plackett_luce", "rrtf-lambda"),
-    *("sft-high-rate", "rrtf-light-high-rate", "own-rejection", "own-rrhf", "own-rrhf-light"),
+    *("sft-high-rate", "rrtf-light-high-rate", "own-rejection", "own-rrhf"),
 )
 PAIR_METHODS = ("dpo", "simpo")
 """They need smaller learning rates."""
@@ -83,13 +83,12 @@ IN_TWO_ROUNDS = {
 }
 """Method -> what it is in each round."""
 AT_A_FIXED_RATE = {"sft-high-rate": 1e-4, "rrtf-light-high-rate": 1e-4}
-WITHOUT_TEACHER = ("own-rejection", "own-rrhf", "own-rrhf-light")
+WITHOUT_TEACHER = ("own-rejection", "own-rrhf")
 AT_THE_RATE_OF_RRTF = ("rrhf", "sft-halves", "sft-same-rate", *WITHOUT_TEACHER)
 """So are all whose names begin with `rrtf-`."""
 GROUP_OPTIONS = {
     "rrhf": {"rank_loss": "rrhf"},
     "own-rrhf": {"rank_loss": "rrhf"},
-    "own-rrhf-light": {"rank_loss": "rrhf", "rank_weight": 0.2},
     "rrtf": {},
     "rrtf-sum": {"sft_reduction": "sum"},
     "rrtf-light": {"rank_weight": 0.2},

@@ -133,15 +133,24 @@ def table(results):
     return markdown(head, rows)
 
 
-def differences(results, others=("base", "sft", "sft-same-rate", "rejection")):
-    """pass@1 of each method less that of others, problem by problem."""
+def difference(method, other):
+    """pass@1 of a method less another's, problem by problem, over the seeds that both have; None if they share none."""
+    if any(run["learning_rate"] is None for run in other["runs"]):  # a model that is not trained is the same for every seed
+        return paired_difference(rates(other), rates(method))
+    shared = {run["seed"] for run in method["runs"]} & {run["seed"] for run in other["runs"]}
+    of_shared = [{"runs": [run for run in part["runs"] if run["seed"] in shared]} for part in (other, method)]
+    return paired_difference(*map(rates, of_shared)) if shared else None
+
+
+def differences(results, others=("base", "sft", "sft-same-rate", "sft-halves", "rejection")):
+    """Differences of each method's pass@1 to that of others."""
     methods = results["methods"]
     others = [name for name in others if name in methods]
     rows = []
     for name in sorted(methods, key=lambda name: -sum(rates(methods[name]))):
         if name in ("published", others[0]):
             continue
-        pairs = [None if other == name else paired_difference(rates(methods[other]), rates(methods[name])) for other in others]
+        pairs = [None if other == name else difference(methods[name], methods[other]) for other in others]
         rows.append((f"`{name}`", *("" if pair is None else share(pair, "+") for pair in pairs)))
     return markdown(("pass@1, in points", *(f"less `{name}`" for name in others)), rows)
 

@@ -84,6 +84,20 @@ def test_differences_are_paired(report, folder):
     assert "| `rrtf` | 30.0% | 40.0% |" in report.tried(report.collect(folder))
 
 
+def test_methods_are_compared_over_the_seeds_that_both_have(report):
+    def trained(*seeds_and_passed):
+        return {
+            "runs": [
+                {"seed": seed, "learning_rate": 1e-4, "samples": 10, "passed": passed} for seed, passed in seeds_and_passed
+            ]
+        }
+
+    lucky_seed, other_seed = [10, 10, 10], [0, 0, 0]
+    found = report.difference(trained((0, lucky_seed), (1, other_seed)), trained((0, lucky_seed)))
+    assert found["mean"] == 0.0, "the seed that only one of them has says nothing"
+    assert report.difference(trained((1, other_seed)), trained((0, lucky_seed))) is None
+
+
 def test_exports_are_compared_problem_by_problem(report, folder):
     for name, passed in {"greedy": [1, 1, 1, 0], "greedy-int8": [1, 1, 0, 0]}.items():
         write(folder / "rrtf-0" / f"{name}.json", {"problems": [{"n": 1, "c": c} for c in passed]})
