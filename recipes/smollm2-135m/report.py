@@ -195,10 +195,13 @@ def markdown(head, rows):
 
 def draw(results, path):
     """Losses over the updates, and pass@1 with its interval."""
+    from cycler import cycler
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 5), layout="constrained")
     losses, scores = figure.subplots(1, 2)
+    losses.set_prop_cycle(cycler(linestyle=["-", "--", ":"]) * cycler(color=colormaps["tab10"].colors))
     names = sorted(results["methods"], key=lambda name: sum(rates(results["methods"][name])))
     for name in reversed(names):
         if curve := results["methods"][name]["runs"][0].get("curve"):
@@ -207,7 +210,7 @@ def draw(results, path):
     losses.set_ylabel("loss (each method's own)")
     losses.set_yscale("log")
     if losses.lines:
-        losses.legend(fontsize="x-small", ncols=2)
+        losses.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     for height, name in enumerate(names):
         value = mean_with_interval(rates(results["methods"][name]))
         scores.errorbar(
