@@ -176,7 +176,7 @@ def choose_groups(data, number):
 
 
 def choose_own_groups(data, number):
-    """As many groups of the student's candidates alone, as where there is no teacher: one of them passes, another does not."""
+    """At most so many groups of the student's candidates alone, as where no teacher is: one passes, another does not."""
     from trl_rrtf import RankConfig
     from trl_rrtf.ranking import RankArguments, run_rank
 
