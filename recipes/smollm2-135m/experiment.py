@@ -26,7 +26,8 @@ With `--export METHOD` that method's model is then exported to int8 for ONNX Run
 | `own-rrhf` | no teacher: the same problems' groups, RRHF's loss |
 
 All make the same number of updates, from batches of the same number of groups of the same problems. Tokens differ, since a
-method that reads more of a group learns from more: they are reported. Two processes can share the folder, each with methods of
+method that reads more of a group learns from more: they are reported. `rejection` draws on all training problems, and those
+without a teacher on the ones where the student's programs differ. Two processes can share the folder, each with methods of
 its own, once the data are made.
 """
 

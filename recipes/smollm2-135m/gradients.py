@@ -43,7 +43,7 @@ def compare(model, rows):
     fine_tuning = gradient(model, rows, rank_weight=0.0)
     objectives = {}
     for name, options in GROUP_OPTIONS.items():
-        if name in ("rrtf", "rrhf") or options.get("rank_loss"):
+        if name == "rrtf" or "rank_loss" in options:
             objective = {**options, "rank_weight": 1.0}
             if objective not in objectives.values():
                 objectives[name] = objective

@@ -87,7 +87,7 @@ def rates(method, k=1):
 
 def rate_of_each_seed(method):
     """pass@1 of each seed's model, in percent: how far apart two runs of one method are."""
-    runs = sorted(method["runs"], key=lambda run: run["seed"] if run["seed"] is not None else 0)
+    runs = sorted(method["runs"], key=lambda run: run["seed"])
     return ", ".join(f"{100 * sum(rates({'runs': [run]})) / len(run['passed']):.1f}" for run in runs)
 
 
