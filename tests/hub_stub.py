@@ -14,6 +14,7 @@ class HubStub:
 
     def __init__(self):
         self.repos = {}
+        self.fail = False  # refuses every commit
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -68,6 +69,8 @@ class HubStub:
         if found[2] == "preupload":
             names = [file["path"] for file in json.loads(body)["files"]]
             return {"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]}
+        if self.fail:
+            return None
         for line in body.splitlines():
             entry = json.loads(line)
             if entry["key"] == "file":

@@ -96,7 +96,7 @@ def test_sampling_and_judging_on_a_cluster_that_loses_a_machine_write_what_one_m
         judge = JudgeArguments(str(folder / "candidates.jsonl"), str(folder / "judged.jsonl"), cluster=cluster)
         summary = run_judge(judge, JudgeConfig())
         killer.join()  # before the cluster is taken down, should the work have ended first
-        assert summary["passed"] == 20
+        assert summary.outcomes["passed"] == 20
     assert (here / "candidates.jsonl").read_bytes() == (there / "candidates.jsonl").read_bytes()
     assert verdicts(here) == verdicts(there)
 

@@ -25,7 +25,7 @@ SMALLER = {
 }
 """Added to a command, so that it takes seconds."""
 ELSEWHERE = {
-    "evolve": "a tiny model writes no problem: tests/test_evolve.py",
+    "evolve": "a tiny model writes no problem: tests/evolving/test_evolve.py",
     "run": "the loop with a tiny model: tests/test_pipeline.py; with the real one: make quickstart",
     "--cluster": "needs a Ray cluster: tests/test_cluster.py",
     "--base_url": "needs an endpoint: tests/sampling/test_openai_sampler.py",
@@ -61,12 +61,12 @@ def files(tiny_model_dir, tmp_path_factory):
         (folder / f"{name}.jsonl").write_text("".join(problems))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run("sample --problems P.jsonl --model S --output C.jsonl --include_reference true --max_new_tokens 6")
-        run("score --input C.jsonl --model TEACHER --output scored.jsonl")
+        run("sample --input P.jsonl --model S --output C.jsonl --include_reference true --max_new_tokens 6")
+        run("teacher-logprobs --input C.jsonl --model TEACHER --output scored.jsonl")
         run("judge --input scored.jsonl --output J.jsonl")
         run("rank --input J.jsonl --output R.jsonl")
         for name in ("before.json", "after.json", "BEFORE.json", "E.json"):
-            run(f"evaluate --model S --problems P.jsonl --output {name} --max_new_tokens 6 --num_generations 1")
+            run(f"evaluate --model S --input P.jsonl --output {name} --max_new_tokens 6 --num_generations 1")
         if importlib.util.find_spec("optimum"):
             run("export --model S --output O --precision fp32")
     for copy, name in {"candidates": "C", "S": "C", "judged": "J", "ranked": "R"}.items():

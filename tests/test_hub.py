@@ -1,4 +1,4 @@
-"""What is pushed to the Hub, against a stand-in of its HTTP API: model, tokenizer, model card, ranked groups, data card."""
+"""What is pushed to the Hub, against a stand-in of its HTTP API: ranked groups and their data card."""
 
 from __future__ import annotations
 
@@ -14,18 +14,6 @@ import pytest
 from tests.conftest import ranked_row
 from tests.hub_stub import HubStub
 
-PUSH_MODEL = """
-import sys
-from datasets import Dataset
-from trl_rrtf import RRTFConfig, RRTFTrainer
-from tests.conftest import ranked_row
-model, output = sys.argv[1:]
-rows = [ranked_row(3, seed=i) for i in range(4)]
-args = RRTFConfig(output, bf16=False, use_cpu=True, report_to=[], max_steps=1, hub_model_id="me/coder", logging_steps=1)
-trainer = RRTFTrainer(model, args, train_dataset=Dataset.from_list(rows))
-trainer.train()
-trainer.push_to_hub(dataset_name="me/ranked", tags="mine")
-"""
 PUSH_DATA = "import sys; from trl_rrtf import push_ranked_groups; print(push_ranked_groups(*sys.argv[1:], license='mit'))"
 
 
@@ -45,26 +33,12 @@ def run(hub, code, *arguments):
     return done.stdout
 
 
-def test_model_tokenizer_and_card_are_pushed(hub, tiny_model_dir, tmp_path):
-    run(hub, PUSH_MODEL, tiny_model_dir, tmp_path / "out")
-    files = hub.repos["models/me/coder"]
-    assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"} <= set(files)
-    assert files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
-    card = files["README.md"].decode()
-    header = card.split("---")[1]
-    assert all(f"- {tag}\n" in header for tag in ("trl", "rrtf", "mine"))
-    assert "me/ranked" in header
-    assert "| `rank_loss` | rrtf |" in card
-    assert "| `loss/rank` |" in card
-    assert "2307.14936" in card
-    assert "TRL: Transformers Reinforcement Learning" in card
-    assert "None" not in card
-
-
 def test_ranked_groups_are_pushed_with_a_data_card(hub, tmp_path):
     rows = [ranked_row(2 + i % 3, seed=i) for i in range(5)]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "r.jsonl.settings.json").write_text(json.dumps({"teacher_bonus": 0.25}))
+    summary = {"kept": 5, "dropped": {"teacher below student": 2}, "judge": {"timeout": 7.0}}
+    (tmp_path / "r.jsonl.summary.json").write_text(json.dumps(summary))
     assert run(hub, PUSH_DATA, tmp_path / "r.jsonl", "me/ranked").strip() == f"{hub.endpoint}/datasets/me/ranked"
     files = hub.repos["datasets/me/ranked"]
     (data,) = (content for name, content in files.items() if name.endswith(".parquet"))
@@ -76,5 +50,6 @@ def test_ranked_groups_are_pushed_with_a_data_card(hub, tmp_path):
     assert "| groups | 5 |" in card
     assert "| candidates | 14 (2 to 4 per group) |" in card
     assert "| candidates of source `teacher` | 5 |" in card
-    assert "| `teacher_bonus` | 0.25 |" in card
+    for line in ("| `teacher_bonus` | 0.25 |", "| kept | 5 |", "| dropped: teacher below student | 2 |", "| `timeout` | 7.0 |"):
+        assert line in card, card
     assert {"outcomes.png", "score_gaps.png"} <= set(files)

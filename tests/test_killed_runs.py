@@ -44,7 +44,7 @@ def test_ten_kills_at_random_moments_change_no_byte(tiny_model_dir, tmp_path):
     ]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch", "trl_rrtf.sampling.transformers_sampler", "trl_rrtf.judging.stage"])
+    processes.set_forkserver_preload(["torch", "trl_rrtf.sampling.engines.transformers", "trl_rrtf.judging.stage"])
 
     def start(folder):
         process = processes.Process(target=sample_judge_rank, args=(str(problems), str(tiny_model_dir), str(folder)))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from trl_rrtf import ConfigError, LoadError
+from trl_rrtf import ConfigError, LoadError, OutputError, PipelineConfig, load_pipeline_config, run_pipeline
 from trl_rrtf.cli import main
-from trl_rrtf.pipeline import Pipeline, PipelineConfig, load_pipeline_config, run_pipeline
+from trl_rrtf.pipeline.plan import Plan
+from trl_rrtf.rows.resumable import output_lock
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +61,21 @@ def test_the_loop_ends_with_results_and_a_model(finished, tmp_path):
 
     results, settings = finished
     folder = settings["output_dir"]
-    assert results["pass@k before"]["heldout"]["pass@1"]["mean"] == 0.0
-    before, after = results["held-out groups before"], results["held-out groups after"]
+    assert results.before["heldout"][1].mean == 0.0
+    before, after = results.heldout_before, results.heldout_after
     assert after["eval_logps/best"] > before["eval_logps/best"]
     assert 0 <= before["eval_ranking/accuracy"] <= 1
     AutoModelForCausalLM.from_pretrained(f"{folder}/model")
     assert AutoTokenizer.from_pretrained(f"{folder}/model").chat_template
     assert "RRTF" in Path(f"{folder}/model/README.md").read_text()
-    assert {"sample", "judge", "train", "evaluate after: heldout"} <= set(results["seconds"])
+    assert {"sample", "judge", "train", "evaluate after: heldout"} <= set(results.seconds)
     rows = [json.loads(line) for line in Path(f"{folder}/ranked/heldout.jsonl").read_text().splitlines()]
     assert all("reference" in row["sources"] for row in rows)
 
 
 def test_running_again_does_nothing_and_says_the_same(finished, monkeypatch):
     results, settings = finished
-    monkeypatch.setattr("trl_rrtf.pipeline.make_sampler", lambda config: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("trl_rrtf.pipeline.run.make_sampler", lambda config: pytest.fail("a model was loaded"))
     assert run_pipeline(PipelineConfig(**settings)) == results
 
 
@@ -123,8 +126,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, step):
     shutil.copytree(settings["output_dir"], folder)
     kill_in(folder, step)
     again = run_pipeline(PipelineConfig(**{**settings, "output_dir": str(folder)}))
-    for name in ("pass@k before", "pass@k after", "held-out groups before", "held-out groups after"):
-        assert again[name] == results[name]
+    for name in ("before", "after", "heldout_before", "heldout_after"):
+        assert getattr(again, name) == getattr(results, name)
     weights = [Path(run, "model", "model.safetensors").read_bytes() for run in (folder, settings["output_dir"])]
     assert weights[0] == weights[1]
 
@@ -137,13 +140,102 @@ def test_wrong_settings_are_named_before_any_work(settings, tmp_path):
         ({"train": {"no_such_option": 1}}, "`train`: "),
         ({"rank": {"teacher_bonus": 3}}, "`teacher_bonus`: expected"),
         ({"heldout": "mbpp"}, r"`heldout`: expected the name of a benchmark \(heldout\)"),
-        ({"benchmarks": [{"problems": "x"}]}, r"`benchmarks\[0\]`: expected `name`, `problems`"),
+        ({"benchmarks": [{"problems": "x"}]}, r"`benchmarks\[0\]`: the key `name` is missing"),
         ({"train_where": "split=nothing"}, "no problem has split=nothing"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            Pipeline(PipelineConfig(**{**settings, **output, **change}))
+            Plan.parse(PipelineConfig(**{**settings, **output, **change}))
     with pytest.raises(LoadError, match="there is no model folder"):
-        Pipeline(PipelineConfig(**{**settings, **output, "model": str(tmp_path / "nothing")}))
+        Plan.parse(PipelineConfig(**{**settings, **output, "model": str(tmp_path / "nothing")}))
+    assert not (tmp_path / "run").exists()
+
+
+WRONG = {
+    "train: {learning_rate: fast}": "`train`: `learning_rate`: expected a number, got str 'fast'",
+    "train: {output_dir: elsewhere}": "`train`: the key `output_dir` is given by `run` itself",
+    "train: {bf16: 'no'}": "`train`: `bf16`: expected true or false, got str 'no'",
+    "train: {eval_strategy: epoch}\nheldout: null": "`train`: `eval_strategy=",
+    "train: {report_to: nobody}": "`train`: `report_to`: nobody is not installed",
+    "train: [1]": "`train`: expected keys with values",
+    "evaluate: {k: [10], num_generations: 2}": "`evaluate`: `k`: 10 is more than `num_generations` (2)",
+    "evaluate: {k: 1}": "`evaluate`: `k`: expected a list, such as [1]",
+    "evaluate: {k: [0]}": "`evaluate`: `k`: expected at least 1, got 0",
+    "evaluate: {model: other}": "`evaluate`: the key `model` is given by `run` itself",
+    "benchmarks: [{name: a, problems: P}, {name: a, problems: P}]\nheldout: a": "`benchmarks`: two are called a",
+    "benchmarks: [a]": "`benchmarks[0]`: expected keys with values",
+    "benchmarks: [{name: a/b, problems: P}]": "`benchmarks[0]`: `name`: expected a name that a file may have",
+    "judge: {timeout: .inf}": "`judge`: `timeout`: expected a number above 0",
+    "judge: {num_workers: 1.5}": "`judge`: `num_workers`: expected a whole number, got float 1.5",
+    "judge: {memory_mb: 100000000000000}": "`judge`: `memory_mb`: expected at least 32 and at most",
+    "judge: {second_run: 'false'}": "`judge`: `second_run`: expected true or false, got str 'false'",
+    "judge:": "`judge`: the section is empty",
+    "sample: {stop_strings: abc}": "`sample`: `stop_strings`: expected a list, such as ['abc']",
+    "sample: {temperatures: 0.5}": "`sample`: `temperatures`: expected a list, such as [0.5]",
+    "sample: {include_reference: true}": "`sample`: the key `include_reference` is given by `run` itself",
+    "include_reference: 'no'": "`config`: `include_reference`: expected true or false, got str 'no'",
+    "train_limit: six": "`config`: `train_limit`: expected a whole number, got str 'six'",
+    "rounds: two": "`config`: `rounds`: expected a whole number, got str 'two'",
+    "teachers: {model: T}": "`config`: `teachers`: expected a list",
+    "teachers: [{model: /nowhere/T}]": "there is no model folder `/nowhere/T`",
+    "output_dir: 5": "`config`: `output_dir`: expected text, got int 5",
+    "rank: {teacher_bonus: large}": "`rank`: `teacher_bonus`: expected a number, got str 'large'",
+    "rank: {passed_preference: teacher_log_prob}": "`rank`: `passed_preference`: `run` asks no teacher",
+    "cluster: [1]": "`config`: `cluster`: expected text, got list [1]",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_file_is_refused_before_any_work(wrong, settings, tmp_path, capsys):
+    """Each of these was found after sampling, judging or training, or passed as something else, or ended in a traceback."""
+    path = tmp_path / "pipeline.yaml"
+    keys = re.findall(r"^\w+", wrong, re.M)
+    rest = {name: value for name, value in {**settings, "output_dir": str(tmp_path / "run")}.items() if name not in keys}
+    path.write_text(yaml.safe_dump(rest) + wrong.replace("problems: P", f"problems: {settings['problems']}") + "\n")
+    assert main(["run", "--config", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert WRONG[wrong] in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "`config`: expected keys with values"),
+        ("", "`config`: the section is empty"),
+        ("model: a\nmodel: b\n", "the key `model` stands twice"),
+        ("train: {learning_rate: 1, learning_rate: 2}\n", "the key `learning_rate` stands twice"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_set_of_keys_is_refused(tmp_path, capsys, text, message):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    assert main(["run", "--config", str(path)]) == 1
+    assert message in capsys.readouterr().err
+    assert main(["rank", "--config", str(path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_numbers_as_text_are_numbers(settings, tmp_path):
+    """YAML reads `2e-4` as text."""
+    path = tmp_path / "pipeline.yaml"
+    wanted = {**settings, "output_dir": str(tmp_path / "run")}
+    wanted |= {
+        "train": {**settings["train"], "learning_rate": "2e-4"},
+        "judge": {"timeout": "3"},
+        "rank": {"teacher_bonus": "2e-1"},
+    }
+    path.write_text(yaml.safe_dump(wanted))
+    plan = Plan.parse(load_pipeline_config(["--config", str(path)]))
+    assert plan.train.config(tmp_path).learning_rate == 2e-4
+    assert (plan.judge.timeout, plan.rank.teacher_bonus) == (3.0, 0.2)
+
+
+def test_two_runs_in_one_folder(settings, tmp_path):
+    config = PipelineConfig(**{**settings, "output_dir": str(tmp_path / "run")})
+    with output_lock(tmp_path / "run"), pytest.raises(OutputError, match=r"is being written by another run \(process \d+ on "):
+        run_pipeline(config)
     assert not (tmp_path / "run").exists()
 
 
@@ -168,25 +260,24 @@ def test_the_command_reports_an_error_in_one_line(tmp_path, capsys):
 
 def script_scores(monkeypatch, *scores):
     """Gives evaluations scores that a tiny model does not have; everything else of them is real."""
-    from trl_rrtf import pipeline
+    from trl_rrtf import Interval
+    from trl_rrtf.pipeline import run
 
     means = iter(scores)
-    real = pipeline.run_evaluate
+    real = run.run_evaluate
 
     def with_scores(*arguments):
-        summary = real(*arguments)
-        summary["pass@k"]["pass@1"] = dict.fromkeys(("mean", "low", "high"), next(means))
-        return summary
+        mean = next(means)
+        return dataclasses.replace(real(*arguments), pass_at_k={1: Interval(mean, mean, mean)})
 
-    monkeypatch.setattr(pipeline, "run_evaluate", with_scores)
+    monkeypatch.setattr(run, "run_evaluate", with_scores)
 
 
 def test_rounds_train_the_adapter_of_the_round_before(settings, tmp_path, monkeypatch):
     from safetensors.torch import load_file
     from trl import ModelConfig
 
-    from trl_rrtf import RRTFConfig
-    from trl_rrtf.training.stage import TrainArguments, run_train
+    from trl_rrtf import RRTFConfig, TrainArguments, run_train
 
     pytest.importorskip("peft")
     script_scores(monkeypatch, 0.0, 0.1, 0.2)
@@ -208,15 +299,19 @@ def test_rounds_train_the_adapter_of_the_round_before(settings, tmp_path, monkey
     assert any(first[name].abs().max() > 1e-4 for name in first if "lora_B" in name)
 
 
-def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings, tmp_path, monkeypatch):
+def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings, tmp_path, monkeypatch, capsys):
     script_scores(monkeypatch, 0.0, 0.1, 0.2, 0.15)
     train = {**settings["train"], "num_train_epochs": 1, "eval_strategy": "no"}
     config = PipelineConfig(**{**settings, "train": train, "output_dir": str(tmp_path / "run"), "rounds": 5})
     results = run_pipeline(config)
     folder = tmp_path / "run"
-    assert [entry["pass@k"]["heldout"]["pass@1"]["mean"] for entry in results["rounds"]] == [0.1, 0.2, 0.15]
-    assert results["model"] == str(folder / "round-2" / "model")
-    assert results["pass@k after"]["heldout"]["pass@1"]["mean"] == 0.2
+    assert [entry.pass_at_k["heldout"][1].mean for entry in results.rounds] == [0.1, 0.2, 0.15]
+    assert results.best.model == str(folder / "round-2" / "model")
+    assert results.after["heldout"][1].mean == 0.2
+    assert results.chosen_on == "heldout"
+    shown = capsys.readouterr().out
+    assert "pass@1, heldout *" in shown
+    assert "biased upwards" in shown
     assert not (folder / "round-4").exists()
     settings_of = [json.loads((folder / f"round-{i}/model/train_settings.json").read_text()) for i in (1, 2, 3)]
     assert settings_of[0]["model"] == settings["model"]
@@ -230,6 +325,6 @@ def test_rounds_go_on_from_the_newest_checkpoint_until_the_score_falls(settings,
 
 def test_rounds_need_a_benchmark_that_tells_when_to_stop(settings):
     with pytest.raises(ConfigError, match="`rounds`: expected at least 1"):
-        Pipeline(PipelineConfig(**{**settings, "rounds": 0}))
+        Plan.parse(PipelineConfig(**{**settings, "rounds": 0}))
     with pytest.raises(ConfigError, match="a benchmark in `heldout` that tells when to stop"):
-        Pipeline(PipelineConfig(**{**settings, "rounds": 2, "heldout": None}))
+        Plan.parse(PipelineConfig(**{**settings, "rounds": 2, "heldout": None}))

@@ -7,12 +7,14 @@ import importlib
 import os
 import sys
 import textwrap
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trl_rrtf import __version__
 from trl_rrtf.errors import ConfigError, TrlRrtfError
+from trl_rrtf.options import read_yaml, require_mapping
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,27 @@ STAGES = {
     "evolve": Stage(
         "harder problems with tests, written by a teacher (Evol-Instruct)",
         (
-            "trl_rrtf.evolve:EvolveArguments",
-            "trl_rrtf.evolve:EvolveConfig",
-            "trl_rrtf.evolve:TeacherConfig",
+            "trl_rrtf.evolving.config:EvolveArguments",
+            "trl_rrtf.evolving.config:EvolveConfig",
+            "trl_rrtf.evolving.config:TeacherConfig",
             "trl_rrtf.judging.config:JudgeConfig",
         ),
-        "trl_rrtf.evolve:run_evolve",
+        "trl_rrtf.evolving.stage:run_evolve",
     ),
     "filter": Stage(
         "problems without duplicates, and without those of benchmarks",
-        ("trl_rrtf.problems.filters:FilterArguments", "trl_rrtf.problems.filters:FilterConfig"),
-        "trl_rrtf.problems.filters:run_filter",
+        ("trl_rrtf.problems.config:FilterArguments", "trl_rrtf.problems.config:FilterConfig"),
+        "trl_rrtf.problems.stage:run_filter",
     ),
     "sample": Stage(
         "candidates for each problem, from a student or a teacher model",
         ("trl_rrtf.sampling.config:SampleArguments", "trl_rrtf.sampling.config:SamplingConfig"),
         "trl_rrtf.sampling.stage:run_sample",
     ),
-    "score": Stage(
+    "teacher-logprobs": Stage(
         "a teacher model's log-probabilities of the candidates, for the ranking",
-        ("trl_rrtf.sampling.teacher_log_probs:ScoreArguments", "trl_rrtf.sampling.teacher_log_probs:ScoreConfig"),
-        "trl_rrtf.sampling.teacher_log_probs:run_score",
+        ("trl_rrtf.sampling.config:TeacherLogProbsArguments", "trl_rrtf.sampling.config:TeacherLogProbsConfig"),
+        "trl_rrtf.sampling.teacher_log_probs:run_teacher_log_probs",
     ),
     "judge": Stage(
         "a verdict for each candidate, from its unit tests",
@@ -71,14 +73,14 @@ STAGES = {
     ),
     "rank": Stage(
         "scores and ranked groups, from verdicts and sources",
-        ("trl_rrtf.ranking:RankArguments", "trl_rrtf.ranking:RankConfig"),
-        "trl_rrtf.ranking:run_rank",
+        ("trl_rrtf.ranking.config:RankArguments", "trl_rrtf.ranking.config:RankConfig"),
+        "trl_rrtf.ranking.stage:run_rank",
     ),
     "train": Stage(
         "a checkpoint, from ranked groups",
-        ("trl_rrtf.training.stage:TrainArguments", "trl_rrtf.training.config:RRTFConfig", "trl:ModelConfig"),
+        ("trl_rrtf.training.options:TrainArguments", "trl_rrtf.training.config:RRTFConfig", "trl:ModelConfig"),
         "trl_rrtf.training.stage:run_train",
-        help_configs=("trl_rrtf.training.stage:TrainArguments", "trl_rrtf.training.options:RRTFOptions"),
+        help_configs=("trl_rrtf.training.options:TrainArguments", "trl_rrtf.training.options:RRTFOptions"),
         help_note="Further options: every field of TRL's SFTConfig (--output_dir, --learning_rate, --num_train_epochs, "
         "--per_device_train_batch_size, --bf16 ...) and ModelConfig (--dtype, --use_peft, --lora_r, --load_in_4bit ...); "
         "`trl sft --help` lists them. Options of `accelerate launch` (--num_processes 8, --accelerate_config fsdp2 ...) "
@@ -96,7 +98,7 @@ STAGES = {
     ),
     "compare": Stage(
         "two evaluations of the same problems, side by side",
-        ("trl_rrtf.evaluation.compare:CompareArguments",),
+        ("trl_rrtf.evaluation.config:CompareArguments",),
         "trl_rrtf.evaluation.compare:run_compare",
         positional=("first", "second"),
         help_note="Shorter: trl-rrtf compare A.json B.json",
@@ -108,7 +110,7 @@ STAGES = {
     ),
     "generate": Stage(
         "texts for a prompt, from an exported model or a checkpoint",
-        ("trl_rrtf.sampling.generate:GenerateConfig",),
+        ("trl_rrtf.sampling.config:GenerateConfig",),
         "trl_rrtf.sampling.generate:run_generate",
     ),
 }
@@ -154,12 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(command: str, arguments: list[str]) -> int:
     wants_help = "-h" in arguments or "--help" in arguments
     if command == "run":
-        from trl_rrtf.pipeline import PipelineConfig, load_pipeline_config, run_pipeline
+        from trl_rrtf.pipeline import PipelineConfig, load_pipeline_config
 
         if wants_help:
             print(_help("run", _OTHER_COMMANDS["run"], [PipelineConfig], "Nested settings: --train.learning_rate 1e-5"))
             return 0
-        run_pipeline(load_pipeline_config(arguments))
+        config = load_pipeline_config(arguments)
+        from trl_rrtf.pipeline.run import run_pipeline  # imports torch
+
+        run_pipeline(config)
         return 0
     if command == "env":
         from trl_rrtf.environment import environment
@@ -167,7 +172,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         if wants_help:
             print(_help("env", _OTHER_COMMANDS["env"], [], ""))
         else:
-            _print_summary("environment", environment())
+            _print_table("environment", environment())
         return 0
     stage = STAGES[command]
     if wants_help:
@@ -180,11 +185,11 @@ def _dispatch(command: str, arguments: list[str]) -> int:
             arguments.insert(at, f"--{name}")
     configs, unknown = _parse(command, stage, arguments)
     if unknown:
-        from trl_rrtf.launch import launch, split_launch_arguments
+        from trl_rrtf.training.launch import launch, split_launch_arguments
 
         launch(command, *split_launch_arguments(arguments, unknown))
         return 0
-    _print_summary(command, _load(stage.function)(*configs))
+    _print_table(command, _load(stage.function)(*configs).table())
     return 0
 
 
@@ -192,24 +197,56 @@ def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[list[Any],
     """The stage's configurations, and the arguments that are accelerate's (an error in stages that it does not launch)."""
     from trl import TrlParser
 
-    parser = TrlParser([_load(name) for name in stage.configs], prog=f"trl-rrtf {command}", allow_abbrev=False)
+    config_types = [_load(name) for name in stage.configs]
+    parser = TrlParser(list(map(_parsed_fields, config_types)), prog=f"trl-rrtf {command}", allow_abbrev=False)
+    in_file, arguments = _take_config_file(arguments)
+    aliases = {
+        alias.removeprefix("--"): field.name
+        for config_type in config_types
+        for field in dataclasses.fields(config_type)
+        for alias in field.metadata.get("aliases", ())
+    }
+    unknown = parser.set_defaults_with_config(**{aliases.get(name, name): value for name, value in in_file.items()})
+    if unknown:
+        raise ConfigError(f"`config`: the file has unknown options: {' '.join(unknown)}; see `trl-rrtf {command} --help`")
+    parsed = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=stage.launchable)
+    left_over = parsed[len(config_types) :]
     try:
-        if not stage.launchable:
-            return list(parser.parse_args_and_config(arguments)), []
-        *configs, in_file, unknown = parser.parse_args_and_config(
-            arguments, return_remaining_strings=True, separate_remaining_strings=True
-        )
-        if in_file:
-            raise ConfigError(f"`config`: the file has unknown options: {' '.join(in_file)}; give accelerate's as arguments")
-        return configs, unknown
-    except OSError as error:
-        if isinstance(error, TrlRrtfError):
-            raise
-        raise ConfigError(f"`config`: cannot read `{error.filename}`: {error.strerror}; check the path") from error
+        configs = [config_type(**vars(values)) for config_type, values in zip(config_types, parsed, strict=False)]
     except ValueError as error:
         if isinstance(error, TrlRrtfError):
             raise
-        raise ConfigError(str(error)) from error
+        raise ConfigError(str(error)) from error  # of TRL's and transformers' own checks
+    return configs, left_over[0] if left_over else []
+
+
+def _parsed_fields(config_type: type) -> type:
+    """The fields of a configuration, as a parser takes them: argparse would stumble over what else an option says of itself.
+
+    The configuration itself is made from what was parsed, so that it checks all values alike, from wherever they come.
+    """
+    hints = typing.get_type_hints(config_type)
+    fields = []
+    for field in dataclasses.fields(config_type):
+        if field.init:
+            metadata = {name: field.metadata[name] for name in ("help", "aliases") if field.metadata.get(name)}
+            copy = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=metadata)  # type: ignore[call-overload]
+            fields.append((field.name, hints[field.name], copy))
+    return dataclasses.make_dataclass(config_type.__name__, fields, kw_only=True)
+
+
+def _take_config_file(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """What the file after `--config` holds, and the other arguments; its `env` becomes environment variables, as in TRL."""
+    if "--config" not in arguments:
+        return {}, arguments
+    place = arguments.index("--config")
+    if place + 1 == len(arguments):
+        raise ConfigError("`config`: got no value; give a YAML file")
+    values = read_yaml(arguments[place + 1])
+    variables = values.pop("env", {})
+    require_mapping(variables, "env")
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    return values, arguments[:place] + arguments[place + 2 :]
 
 
 def _load(name: str) -> Any:
@@ -225,7 +262,7 @@ def _overview() -> str:
         "",
         "RRTF (PanGu-Coder2): align a code model with ranking feedback from unit tests and teachers.",
         "",
-        *(f"  {name:<10}{summary}" for name, summary in commands.items()),
+        *(f"  {name:<18}{summary}" for name, summary in commands.items()),
         "",
         "trl-rrtf COMMAND --help shows a command's options; trl-rrtf --version the version.",
     ]
@@ -237,7 +274,8 @@ def _help(command: str, summary: str, configs: Sequence[type], note: str) -> str
     lines = [f"usage: trl-rrtf {command} [--config FILE.yaml] [--field value ...]", "", summary, ""]
     for config in configs:
         for option in dataclasses.fields(config):
-            lines.append(f"  --{option.name} {_default(option)}")
+            also = "".join(f", also {alias}" for alias in option.metadata.get("aliases", ()))
+            lines.append(f"  --{option.name} ({_default(option)}{also})")
             lines += textwrap.wrap(
                 option.metadata.get("help", ""), width=100, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
@@ -248,32 +286,20 @@ def _help(command: str, summary: str, configs: Sequence[type], note: str) -> str
 
 def _default(option: dataclasses.Field[Any]) -> str:
     if option.default_factory is not dataclasses.MISSING:
-        return f"(default: {option.default_factory()!r})"
-    return "(required)" if option.default is dataclasses.MISSING else f"(default: {option.default!r})"
+        return f"default: {option.default_factory()!r}"
+    return "required" if option.default is dataclasses.MISSING else f"default: {option.default!r}"
 
 
-def _print_summary(title: str, summary: dict[str, Any]) -> None:
+def _print_table(title: str, shown: dict[str, Any]) -> None:
     if os.environ.get("RANK", "0") != "0":  # one table for all processes of a launcher
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, show_header=False)
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            for key, part in value.items():
-                table.add_row(f"{name}: {key}", _shown(part))
-        else:
-            table.add_row(name, _shown(value))
+    for label, value in shown.items():
+        table.add_row(label, f"{value:.4g}" if isinstance(value, float) else str(value))
     Console().print(table)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict) and value.keys() == {"mean", "low", "high"}:
-        from trl_rrtf.evaluation.stage import show_interval
-
-        return show_interval(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

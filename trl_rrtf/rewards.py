@@ -6,10 +6,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from trl_rrtf.groups import Outcome, Problem
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.ranking import PASSED_SCORE, RankConfig, score
+from trl_rrtf.rows.records import Outcome, Problem
 from trl_rrtf.sampling.extraction import extract_program
 
 

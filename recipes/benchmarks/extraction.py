@@ -15,7 +15,7 @@ from collections import defaultdict
 
 from trl_rrtf import CandidateGroup, extract_program
 from trl_rrtf.python_source import parse_program
-from trl_rrtf.row_files import stream_rows
+from trl_rrtf.rows.files import stream_rows
 
 
 def naive(text, problem):
@@ -45,7 +45,8 @@ def main():
     totals, lost = defaultdict(int), 0
     for file in parser.parse_args().files:
         for group in stream_rows(file, CandidateGroup):
-            for text, model in zip(group.extra["raw_completions"], group.models, strict=True):
+            for candidate in group.candidates:
+                text, model = candidate.raw, candidate.model
                 if text is None:
                     continue
                 totals[model] += 1

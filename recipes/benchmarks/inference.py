@@ -123,7 +123,7 @@ def onnx_engine(folder, device):
     """An exported folder in ONNX Runtime."""
     from transformers import AutoTokenizer
 
-    from trl_rrtf.sampling.onnx_sampler import load_onnx_model, one_torch_thread
+    from trl_rrtf.sampling.engines.onnx import load_onnx_model, one_torch_thread
 
     run = with_generate(load_onnx_model(str(folder), device), AutoTokenizer.from_pretrained(folder).pad_token_id, device)
 

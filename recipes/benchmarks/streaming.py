@@ -39,9 +39,9 @@ def write_problems(path, size):
 class StandInSampler:
     """Answers at once; half of its programs pass."""
 
-    def sample(self, prompts, *, seeds, **settings):
+    def sample(self, prompts, draws):
         """One program of a common length per seed."""
-        return [[self._program(prompt, seed) for seed in row] for prompt, row in zip(prompts, seeds, strict=True)]
+        return [[self._program(prompt, seed) for seed in row] for prompt, row in zip(prompts, draws.seeds, strict=True)]
 
     def _program(self, prompt, seed):
         number = prompt.split("adds ")[1].split()[0]
@@ -51,11 +51,17 @@ class StandInSampler:
 
 def run_stage(stage, folder, size):
     """One stage; prints a JSON line."""
-    from trl_rrtf import JudgeConfig, RankConfig, SamplingConfig
-    from trl_rrtf.judging.config import JudgeArguments
-    from trl_rrtf.judging.stage import run_judge
-    from trl_rrtf.ranking import RankArguments, run_rank
-    from trl_rrtf.sampling import SampleArguments, run_sample
+    from trl_rrtf import (
+        JudgeArguments,
+        JudgeConfig,
+        RankArguments,
+        RankConfig,
+        SampleArguments,
+        SamplingConfig,
+        run_judge,
+        run_rank,
+        run_sample,
+    )
 
     started = time.perf_counter()
     problems, candidates, judged = (folder / f"{name}-{size}.jsonl" for name in ("problems", "candidates", "judged"))
@@ -73,8 +79,8 @@ def run_stage(stage, folder, size):
 
 def make_up_verdicts(candidates, judged):
     """Judged rows without a judge."""
-    with candidates.open() as source, judged.open("w") as output:
-        for line in source:
+    with candidates.open() as lines, judged.open("w") as output:
+        for line in lines:
             row = json.loads(line)
             passed = {"outcome": "passed", "passed": 3, "total": 3, "seconds": 0.01, "detail": ""}
             failed = {"outcome": "failed", "passed": 0, "total": 3, "seconds": 0.01, "detail": "AssertionError"}

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def make_row(topic: str, split: str, function: Any, inputs: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
-    """One problem row, see `trl_rrtf.groups.Problem`."""
+    """One problem row, see `trl_rrtf.rows.records.Problem`."""
     name = function.__name__
     results = [function(*arguments) for arguments in inputs]
     assert len(inputs) >= 5, f"{name}: at least five tests are needed"

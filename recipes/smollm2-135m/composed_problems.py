@@ -119,7 +119,7 @@ QUICK_START = {"heldout": 36, "train": 128}
 
 
 def compose(count: int, seed: int) -> list[dict[str, Any]]:
-    """Different problems, with reference solutions and tests, see `trl_rrtf.groups.Problem`.
+    """Different problems, with reference solutions and tests, see `trl_rrtf.rows.records.Problem`.
 
     Args:
         count: How many; at most all compositions.

@@ -38,6 +38,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from composed_problems import compose
@@ -119,7 +120,7 @@ def prepare_problems(folder, sizes):
     from 20 on, about a whole statement: shorter ones would drop every problem that shares a part with a held-out one, and
     leave others to train on than those that are tested. A common composition, program or tests are dropped.
     """
-    from trl_rrtf.problems.filters import FilterArguments, FilterConfig, run_filter
+    from trl_rrtf import FilterArguments, FilterConfig, run_filter
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = compose(100_000, seed=0)
@@ -147,11 +148,17 @@ def rank_candidates(model, problems, candidates):
 
     Problems that all candidates solve make no group: they teach nothing that the model does not do already.
     """
-    from trl_rrtf import JudgeConfig, RankConfig, SamplingConfig
-    from trl_rrtf.judging.config import JudgeArguments
-    from trl_rrtf.judging.stage import run_judge
-    from trl_rrtf.ranking import RankArguments, run_rank
-    from trl_rrtf.sampling import SampleArguments, run_sample
+    from trl_rrtf import (
+        JudgeArguments,
+        JudgeConfig,
+        RankArguments,
+        RankConfig,
+        SampleArguments,
+        SamplingConfig,
+        run_judge,
+        run_rank,
+        run_sample,
+    )
 
     sampled, judged, ranked = (str(problems.with_suffix(f".{name}.jsonl")) for name in ("candidates", "judged", "ranked"))
     sampling = SamplingConfig(
@@ -178,8 +185,7 @@ def choose_groups(data, number):
 
 def choose_own_groups(data, number):
     """At most so many groups of the student's candidates alone, as where no teacher is: one passes, another does not."""
-    from trl_rrtf import RankConfig
-    from trl_rrtf.ranking import RankArguments, run_rank
+    from trl_rrtf import RankArguments, RankConfig, run_rank
 
     if (data / "own_groups.jsonl").exists():
         return
@@ -211,7 +217,7 @@ def warm_up(model, problems, output):
 
 def rendered(problem):
     """The prompt as it is in the ranked groups."""
-    from trl_rrtf.prompts import PROMPT_STYLES
+    from trl_rrtf.rows.prompts import PROMPT_STYLES
 
     return PROMPT_STYLES[ANSWER["prompt_style"]](problem["prompt"])
 
@@ -372,8 +378,7 @@ def simpo_trainer(method, model, rows, options):
 
 def evaluate(model, problems, output, samples, engine="transformers"):
     """pass@k, of one greedy program or of several at T = 0.4, and the mean length of what was written."""
-    from trl_rrtf import JudgeConfig, SamplingConfig
-    from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
+    from trl_rrtf import EvaluateArguments, JudgeConfig, SamplingConfig, run_evaluate
 
     sampling = SamplingConfig(
         str(model),
@@ -387,7 +392,8 @@ def evaluate(model, problems, output, samples, engine="transformers"):
     summary = run_evaluate(EvaluateArguments(str(problems), str(output), k=k), sampling, JudgeConfig())
     rows = read_rows(Path(output).with_suffix(".candidates.jsonl"))
     lengths = [len(text) for row in rows for text in row["raw_completions"]]
-    return {"pass@k": summary["pass@k"], "passed": summary["passed"], "mean_characters": sum(lengths) / len(lengths)}
+    measures = {f"pass@{value}": asdict(interval) for value, interval in summary.pass_at_k.items()}
+    return {"pass@k": measures, "mean_characters": sum(lengths) / len(lengths)}
 
 
 def held_out_metrics(model, groups, folder):
@@ -506,7 +512,7 @@ def run_method(method, options, preset):
 
 def export_and_evaluate(run):
     """The trained model and its int8 export for ONNX Runtime, both greedy, on the test problems."""
-    from trl_rrtf.export import ExportArguments, ExportConfig, run_export
+    from trl_rrtf import ExportArguments, ExportConfig, run_export
 
     folder = Path(run["folder"])
     problems = Path(run["data"]) / "test.jsonl"

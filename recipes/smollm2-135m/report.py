@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from trl_rrtf.evaluation.pass_at_k import estimate
+from trl_rrtf.evaluation.pass_at_k import pass_at_k
 from trl_rrtf.evaluation.statistics import mean_with_interval, paired_difference
 
 METRICS = {"ranking/accuracy": "accuracy", "logps/best": "log p best", "logps/worst": "log p worst"}
@@ -81,7 +81,7 @@ def describe_groups(path):
 def rates(method, k=1):
     """pass@k of each test problem, averaged over the seeds with enough samples for it; empty if there are none."""
     runs = [run for run in method["runs"] if run["samples"] >= k]
-    of_seeds = [[estimate({"n": run["samples"], "c": c}, k) for c in run["passed"]] for run in runs]
+    of_seeds = [[pass_at_k(run["samples"], c, k) for c in run["passed"]] for run in runs]
     return [sum(values) / len(values) for values in zip(*of_seeds, strict=True)]
 
 
@@ -184,7 +184,7 @@ def exports(results):
 
 def share(value, sign=""):
     """A mean with its interval."""
-    return f"{value['mean'] * 100:{sign}.1f} [{value['low'] * 100:{sign}.1f}, {value['high'] * 100:{sign}.1f}]"
+    return f"{value.mean * 100:{sign}.1f} [{value.low * 100:{sign}.1f}, {value.high * 100:{sign}.1f}]"
 
 
 def markdown(head, rows):
@@ -214,9 +214,9 @@ def draw(results, path):
     for height, name in enumerate(names):
         value = mean_with_interval(rates(results["methods"][name]))
         scores.errorbar(
-            value["mean"] * 100,
+            value.mean * 100,
             height,
-            xerr=[[(value["mean"] - value["low"]) * 100], [(value["high"] - value["mean"]) * 100]],
+            xerr=[[(value.mean - value.low) * 100], [(value.high - value.mean) * 100]],
             fmt="o",
             color="#3f51b5" if name.startswith("rrtf") else "#757575",
             capsize=3,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import pytest
 
-from trl_rrtf import ConfigError
+from trl_rrtf import CompareArguments, ConfigError, LoadError, run_compare
 from trl_rrtf.cli import main
-from trl_rrtf.errors import LoadError
-from trl_rrtf.evaluation import CompareArguments, run_compare
 from trl_rrtf.evaluation.statistics import mcnemar, mean_with_interval, paired_difference
 
 
 def write_result(path, solved, temperature=0.0, k=1):
     problems = [{"problem_id": f"p/{i}", "n": 1, "c": int(passes)} for i, passes in enumerate(solved)]
     result = {
-        "pass@k": {f"pass@{k}": mean_with_interval(solved)},
+        "pass@k": {f"pass@{k}": dataclasses.asdict(mean_with_interval(solved))},
         "problems": problems,
         "settings": {"model": path.stem, "num_generations": 1, "temperature": temperature},
         "judge": {"timeout": 5.0, "memory_mb": 1024},
@@ -50,7 +49,7 @@ def test_who_solves_what(tmp_path, capsys):
 def test_unlike_settings_are_named(tmp_path):
     first = write_result(tmp_path / "a.json", [1, 0])
     second = write_result(tmp_path / "b.json", [1, 0], temperature=0.8)
-    assert run_compare(CompareArguments(first, second))["not a fair comparison"] == "temperature: 0.0 and 0.8"
+    assert run_compare(CompareArguments(first, second)).table()["not a fair comparison"] == "temperature: 0.0 and 0.8"
 
 
 def test_results_that_cannot_be_compared_are_refused(tmp_path):
@@ -75,13 +74,43 @@ def test_mcnemar_agrees_with_the_binomial_test(only_first, only_second):
     assert mcnemar(only_first, only_second) == mcnemar(only_second, only_first)
 
 
+def test_mcnemar_has_no_largest_number_of_problems():
+    """2^1024 is no float."""
+    assert mcnemar(700, 700) == 1.0
+    assert 0 < mcnemar(640, 760) < 0.01
+    assert mcnemar(0, 2000) == 0.0 < mcnemar(0, 1000)
+
+
+def test_thousands_of_problems_are_compared(tmp_path):
+    """Where 1,024 or more are solved by one model alone, the test's numbers are larger than a float can be."""
+    first = write_result(tmp_path / "a.json", [1, 0] * 1000)
+    second = write_result(tmp_path / "b.json", [0, 1] * 1000)
+    assert run_compare(CompareArguments(first, second)).p_value == 1.0
+
+
+def test_a_comparison_does_not_overwrite_a_result(tmp_path):
+    first, second = (write_result(tmp_path / f"{name}.json", [1, 0]) for name in "ab")
+    before = (tmp_path / "a.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"`output`: .* would overwrite what `first` names"):
+        run_compare(CompareArguments(first, second, output=first))
+    assert (tmp_path / "a.json").read_bytes() == before
+
+
+def test_a_result_without_the_judges_settings_is_compared(tmp_path):
+    first, second = (write_result(tmp_path / f"{name}.json", [1, 0]) for name in "ab")
+    result = json.loads((tmp_path / "b.json").read_text())
+    del result["judge"]
+    (tmp_path / "b.json").write_text(json.dumps(result))
+    assert "judge: timeout" in run_compare(CompareArguments(first, second)).different_settings
+
+
 def test_the_interval_of_a_share_is_about_that_of_the_normal_approximation():
     values = [1] * 60 + [0] * 140
     interval = mean_with_interval(values)
     half = 1.96 * math.sqrt(0.3 * 0.7 / 200)
-    assert interval["mean"] == pytest.approx(0.3)
-    assert interval["low"] == pytest.approx(0.3 - half, abs=0.01)
-    assert interval["high"] == pytest.approx(0.3 + half, abs=0.01)
+    assert interval.mean == pytest.approx(0.3)
+    assert interval.low == pytest.approx(0.3 - half, abs=0.01)
+    assert interval.high == pytest.approx(0.3 + half, abs=0.01)
 
 
 def test_a_paired_interval_is_narrower_than_the_models_own():
@@ -89,5 +118,5 @@ def test_a_paired_interval_is_narrower_than_the_models_own():
     second = [value or i < 10 for i, value in enumerate(first)]
     paired = paired_difference(list(map(float, first)), list(map(float, second)))
     own = mean_with_interval(list(map(float, first)))
-    assert paired["low"] > 0
-    assert paired["high"] - paired["low"] < own["high"] - own["low"]
+    assert paired.low > 0
+    assert paired.high - paired.low < own.high - own.low

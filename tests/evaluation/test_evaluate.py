@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from trl_rrtf import ConfigError, JudgeConfig, SamplingConfig
-from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
+from trl_rrtf import ConfigError, EvaluateArguments, JudgeConfig, OutputError, SamplingConfig, run_evaluate
 
 
 class ListSampler:
@@ -17,10 +17,12 @@ class ListSampler:
     def __init__(self):
         self.calls = 0
 
-    def sample(self, prompts, *, seeds, **options):
+    def sample(self, prompts, draws):
         self.calls += 1
         numbers = [int(str(prompt).split("number ")[1].split(".")[0]) for prompt in prompts]
-        return [[f"```python\ndef f():\n    return {i if j < i else -1}\n```" for j in range(len(seeds[0]))] for i in numbers]
+        return [
+            [f"```python\ndef f():\n    return {i if j < i else -1}\n```" for j in range(len(draws.seeds[0]))] for i in numbers
+        ]
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ def test_pass_at_k_by_hand(tiny_model_dir, files):
     arguments = EvaluateArguments(problems, output, k=[1, 4])
     # References are teachers of ranked groups; in pass@k they must not count.
     summary = run_evaluate(arguments, sampling(tiny_model_dir, include_reference=True), JudgeConfig(), ListSampler())
-    assert summary["pass@k"]["pass@1"]["mean"] == pytest.approx((1 / 4 + 2 / 4 + 3 / 4) / 3)
-    assert summary["pass@k"]["pass@4"]["mean"] == 1.0
+    assert summary.pass_at_k[1].mean == pytest.approx((1 / 4 + 2 / 4 + 3 / 4) / 3)
+    assert summary.pass_at_k[4].mean == 1.0
     result = json.loads(Path(output).read_text())
     assert [(entry["n"], entry["c"]) for entry in result["problems"]] == [(4, 1), (4, 2), (4, 3)]
     interval = result["pass@k"]["pass@1"]
@@ -73,5 +75,37 @@ def test_bad_settings_are_named(tiny_model_dir, files):
         run_evaluate(EvaluateArguments(problems, output, k=[5]), sampling(tiny_model_dir), JudgeConfig())
     with pytest.raises(ConfigError, match=r"ends in \.json"):
         EvaluateArguments(problems, "out.txt")
-    with pytest.raises(ConfigError, match="`k`: expected numbers from 1"):
-        EvaluateArguments(problems, output, k=[])
+    for k in ([], [1, 1]):
+        with pytest.raises(ConfigError, match="`k`: expected numbers from 1"):
+            EvaluateArguments(problems, output, k=k)
+    with pytest.raises(ConfigError, match="`k`: expected at least 1, got 0"):
+        EvaluateArguments(problems, output, k=[0])
+    with pytest.raises(ConfigError, match=r"`k`: expected a list, such as \[1\], got int 1"):
+        EvaluateArguments(problems, output, k=1)
+
+
+def test_a_finished_evaluation_keeps_its_file_and_its_time(tiny_model_dir, files):
+    problems, output = files
+    run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), ListSampler())
+    before = Path(output).read_bytes()
+    run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(num_workers=1), None)
+    assert Path(output).read_bytes() == before
+
+
+def test_another_model_in_the_same_folder_is_noticed(tiny_model_dir, files, tmp_path):
+    problems, output = files
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    run_evaluate(EvaluateArguments(problems, output), sampling(model), JudgeConfig(), ListSampler())
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(OutputError, match="`model_fingerprint` was"):
+        run_evaluate(EvaluateArguments(problems, output), sampling(model), JudgeConfig(), ListSampler())
+
+
+def test_what_is_no_result_is_not_replaced(tiny_model_dir, files):
+    problems, output = files
+    Path(output).write_text('{"mine": 1}')
+    with pytest.raises(OutputError, match="is no result of `trl-rrtf evaluate`"):
+        run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), ListSampler())
+    assert Path(output).read_text() == '{"mine": 1}'

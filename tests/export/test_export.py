@@ -11,9 +11,9 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trl_rrtf import ConfigError, LoadError, OutputError
-from trl_rrtf.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
+from trl_rrtf.models.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
 from trl_rrtf.export import ExportArguments, ExportConfig, run_export
-from trl_rrtf.onnx_runtime import REPORT_FILE, OnnxDecoder, choose_provider, make_session, require_onnx_model
+from trl_rrtf.models.onnx_runtime import REPORT_FILE, OnnxDecoder, choose_provider, make_session, require_onnx_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 precision = pytest.importorskip("trl_rrtf.export.precision")

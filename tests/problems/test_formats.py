@@ -62,12 +62,24 @@ def test_rows_round_trip_and_only_a_right_program_passes(judge, name):
 
 
 def test_problems_without_tests_load_only_where_they_are_asked_for():
-    source = str(FIXTURES / "codealpaca.jsonl")
-    first, second = iterate_problems(source, require_tests=False)
+    path = str(FIXTURES / "codealpaca.jsonl")
+    first, second = iterate_problems(path, require_tests=False)
     assert (first.tests, second.prompt) == ([], "Sort this list.\n[3, 1]")
     assert first.problem_id != second.problem_id
     with pytest.raises(RowError, match=r"codealpaca.jsonl, line 1: the row has no test"):
-        load_problems(source)
+        load_problems(path)
+
+
+def test_tacos_rows_of_one_name_are_told_apart_by_their_content(tmp_path):
+    """The published file has many such rows; one without a name is told by its content alone."""
+    (row,) = rows("taco")[:1]
+    other = {**row, "question": "Read a line, print it."}
+    nameless = {**other, "name": None}
+    problems = load_problems(write(tmp_path / "p.jsonl", row, other, nameless))
+    ids = [problem.problem_id for problem in problems]
+    assert len(set(ids)) == 3
+    assert all(problem_id.startswith("codeforces/join two lines-") for problem_id in ids[:2])
+    assert load_problems(write(tmp_path / "q.jsonl", nameless, row))[1].problem_id == ids[0], "wherever the row stands"
 
 
 def test_the_method_of_a_solution_is_what_leetcodes_tests_call():

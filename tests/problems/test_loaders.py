@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trl_rrtf import ConfigError, Judge, LoadError, Outcome, RowError, load_problems
-from trl_rrtf.problems import iterate_problems
+from trl_rrtf.problems import check_problems, iterate_problems
 
 HUMANEVAL = {
     "task_id": "HumanEval/x",
@@ -98,6 +98,23 @@ def test_problems_are_chosen_by_column_and_number(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=message):
             list(iterate_problems(path, where, limit))
+
+
+def test_every_problem_is_checked_and_counted(tmp_path):
+    row = {"prompt": "p", "tests": [{"kind": "assert", "code": "assert 1"}]}
+    rows = [{**row, "problem_id": name, "split": "a" if name == "1" else "b"} for name in ("0", "1", "2", "1")]
+    path = write(tmp_path / "p.jsonl", *rows)
+    assert check_problems(path, limit=3) == 3
+    assert check_problems(path, "split=b") == 2
+    for refuse in (check_problems, load_problems):
+        with pytest.raises(RowError, match=r"line 4, column `problem_id`: '1' is the id of another problem too \(.*line 2\)"):
+            refuse(path)
+    untested = write(tmp_path / "untested.jsonl", {**row, "problem_id": "x", "tests": []})
+    assert check_problems(untested, require_tests=False) == 1
+    with pytest.raises(RowError, match="a problem needs at least one test"):
+        check_problems(untested)
+    with pytest.raises(LoadError, match="has no problem"):
+        check_problems(write(tmp_path / "empty.jsonl"))
 
 
 def test_codereval_is_read_as_it_is_published_level_by_level(tmp_path):

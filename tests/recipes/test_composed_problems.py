@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trl_rrtf import Judge, JudgeConfig
-from trl_rrtf.groups import Outcome, Problem
+from trl_rrtf.rows.records import Outcome, Problem
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "smollm2-135m" / "composed_problems.py"
 

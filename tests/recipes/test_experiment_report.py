@@ -94,7 +94,7 @@ def test_methods_are_compared_over_the_seeds_that_both_have(report):
 
     lucky_seed, other_seed = [10, 10, 10], [0, 0, 0]
     found = report.difference(trained((0, lucky_seed), (1, other_seed)), trained((0, lucky_seed)))
-    assert found["mean"] == 0.0, "the seed that only one of them has says nothing"
+    assert found.mean == 0.0, "the seed that only one of them has says nothing"
     assert report.difference(trained((1, other_seed)), trained((0, lucky_seed))) is None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trl_rrtf import CandidateGroup, Problem, UnitTest, extract_program
-from trl_rrtf.row_files import stream_rows
+from trl_rrtf.rows.files import stream_rows
 
 TESTS = [UnitTest(kind="assert", code="assert add(1, 2) == 3")]
 CHAT = Problem(problem_id="p", prompt="Write a Python function `add(a, b)`.", tests=TESTS, entry_point="add")
@@ -167,7 +167,7 @@ def test_no_recorded_answer_loses_by_extraction():
     """What SmolLM2-135M wrote on the held-out easy problems, in three prompt styles."""
     compiled = {"as written": 0, "extracted": 0}
     for group in stream_rows(Path(__file__).parents[2] / "recipes" / "data" / "recorded_outputs.jsonl", CandidateGroup):
-        for text in group.extra["raw_completions"]:
+        for text in (candidate.raw for candidate in group.candidates):
             was_good, is_good = (defines(program, group.entry_point) for program in (text, extract_program(text, group)))
             assert is_good or not was_good, text
             compiled["as written"] += was_good

@@ -13,12 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from trl_rrtf import CandidateGroup, ConfigError, LoadError, SamplingConfig
-from trl_rrtf.row_files import read_rows
-from trl_rrtf.sampling import SampleArguments, make_sampler, run_sample
+from trl_rrtf.rows.files import read_rows
+from trl_rrtf.sampling import Draws, SampleArguments, make_sampler, run_sample
 
 pytest.importorskip("openai")
-DRAW = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "max_new_tokens": 16, "stop_strings": []}
 CHAT = [[{"role": "user", "content": f"number {i}"}] for i in range(3)]
+
+
+def draws(seeds, **options):
+    return Draws(seeds=seeds, **{"temperature": 0.8, "top_p": 0.95, "max_new_tokens": 16, **options})
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -96,7 +99,7 @@ def config(endpoint, **options):
 
 def test_every_candidate_has_its_seed_and_its_place(endpoint):
     endpoint.delay = 0.01
-    texts = sampler(endpoint).sample(CHAT, seeds=[[1, 2], [3, 4], [5, 6]], **DRAW)
+    texts = sampler(endpoint).sample(CHAT, draws([[1, 2], [3, 4], [5, 6]]))
     assert texts == [[f"number {i}, seed {2 * i + j}" for j in (1, 2)] for i in range(3)]
     path, body = endpoint.bodies[0]
     assert path == "/v1/chat/completions"
@@ -105,7 +108,7 @@ def test_every_candidate_has_its_seed_and_its_place(endpoint):
 
 
 def test_text_prompts_are_completed_and_options_passed(endpoint):
-    texts = sampler(endpoint).sample(["def f():"], seeds=[[7]], **{**DRAW, "stop_strings": ["\n\n"], "top_k": 5})
+    texts = sampler(endpoint).sample(["def f():"], draws([[7]], stop_strings=["\n\n"], top_k=5))
     assert texts == [["def f():, seed 7"]]
     path, body = endpoint.bodies[0]
     assert (path, body["stop"], body["top_k"]) == ("/v1/completions", ["\n\n"], 5)
@@ -115,7 +118,7 @@ def test_failures_that_pass_are_repeated_and_counted(endpoint):
     endpoint.failures = [(429, {"Retry-After": "0.2"}), (500, {"Retry-After": "0.1"})]
     engine = sampler(endpoint, max_concurrency=1, input_price=1.0, output_price=3.0)
     started = time.monotonic()
-    assert engine.sample(CHAT[:1], seeds=[[1]], **DRAW) == [["number 0, seed 1"]]
+    assert engine.sample(CHAT[:1], draws([[1]])) == [["number 0, seed 1"]]
     assert time.monotonic() - started >= 0.25, "the server's pauses are kept"
     assert engine.usage() == {"requests": 1, "retries": 2, "prompt tokens": 10, "completion tokens": 5, "cost": 0.000025}
 
@@ -126,36 +129,36 @@ def test_failures_that_pass_are_repeated_and_counted(endpoint):
 def test_failures_that_last_say_what_to_do(endpoint, status, message):
     endpoint.failures = [(status, {"Retry-After": "0.01"})] * 50
     with pytest.raises(LoadError, match=message):
-        sampler(endpoint, max_retries=1).sample(CHAT, seeds=[[1]] * 3, **DRAW)
+        sampler(endpoint, max_retries=1).sample(CHAT, draws([[1]] * 3))
 
 
 def test_a_server_that_is_not_there_is_named(endpoint):
     settings = replace(config(endpoint, max_retries=0), base_url="http://127.0.0.1:9/v1")
     with pytest.raises(LoadError, match=r"`base_url`: http://127.0.0.1:9/v1 cannot be reached"):
-        make_sampler(settings).sample(CHAT[:1], seeds=[[1]], **DRAW)
+        make_sampler(settings).sample(CHAT[:1], draws([[1]]))
 
 
 def test_no_more_requests_at_once_than_allowed(endpoint):
     endpoint.delay = 0.05
-    sampler(endpoint, max_concurrency=3).sample(CHAT, seeds=[range(4)] * 3, **DRAW)
+    sampler(endpoint, max_concurrency=3).sample(CHAT, draws([range(4)] * 3))
     assert endpoint.most == 3
 
 
 def test_no_more_requests_in_a_minute_than_allowed(endpoint):
-    sampler(endpoint, requests_per_minute=1200).sample(CHAT, seeds=[[1, 2]] * 3, **DRAW)
+    sampler(endpoint, requests_per_minute=1200).sample(CHAT, draws([[1, 2]] * 3))
     assert endpoint.times[-1] - endpoint.times[0] >= 0.9 * 5 * 60 / 1200
 
 
 def test_the_key_comes_from_the_environment_alone(endpoint, monkeypatch):
     monkeypatch.setenv("CODER_KEY", "s3cret")
     engine = sampler(endpoint, api_key_env="CODER_KEY")
-    engine.sample(CHAT[:1], seeds=[[1]], **DRAW)
+    engine.sample(CHAT[:1], draws([[1]]))
     assert endpoint.keys == {"Bearer s3cret"}
-    assert "s3cret" not in repr(engine._config)
+    assert "s3cret" not in repr(engine._options)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="`api_key_env`: the environment variable OPENAI_API_KEY is not set"):
         make_sampler(SamplingConfig("gpt", engine="openai"))
-    with pytest.raises(ConfigError, match="`base_url`: only the engine openai"):
+    with pytest.raises(ConfigError, match="`base_url`: is for the engine openai, and `engine` is 'transformers'"):
         SamplingConfig("m", base_url=endpoint.address)
 
 
@@ -175,10 +178,11 @@ def test_what_was_answered_is_kept_when_a_request_fails_for_good(endpoint, tmp_p
     summary = run_sample(arguments, replace(settings, max_concurrency=4))
     answered = [(body["prompt"], body["seed"]) for _, body in endpoint.bodies]
     assert len(answered) <= len(set(answered)) + 2, "at most the failed problem is asked again"
-    assert summary["usage of coder"]["requests"] == summary["sampled now"] < 16
+    assert summary.usage["coder"]["requests"] == summary.sampled_now < 16
+    assert summary.table()["usage of coder"] == summary.usage["coder"]
     groups = read_rows(tmp_path / "c.jsonl", CandidateGroup)
-    assert [group.extra["raw_completions"][0].split(",")[0] for group in groups] == [row["prompt"] for row in rows]
-    assert {model for group in groups for model in group.models} == {"coder"}
+    assert [group.candidates[0].raw.split(",")[0] for group in groups] == [row["prompt"] for row in rows]
+    assert {candidate.model for group in groups for candidate in group.candidates} == {"coder"}
 
 
 def test_a_prompt_that_was_answered_in_part_when_another_failed_is_answered_whole(endpoint):
@@ -190,7 +194,7 @@ def test_a_prompt_that_was_answered_in_part_when_another_failed_is_answered_whol
             answered.append((index, len(texts)))
 
     with pytest.raises(LoadError, match="what was answered is kept"):
-        collect(sampler(endpoint, max_concurrency=2, max_retries=0).stream(CHAT, seeds=[[1], [1, 2, 3], [1]], **DRAW))
+        collect(sampler(endpoint, max_concurrency=2, max_retries=0).stream(CHAT, draws([[1], [1, 2, 3], [1]])))
     assert (1, 3) in answered
     assert len(endpoint.bodies) == 1 + sum(count for _, count in answered), "no answer is lost"
 
@@ -217,7 +221,7 @@ def test_vllm_gets_a_seed_per_request(monkeypatch):
     module.LLM, module.SamplingParams = LLM, dict
     monkeypatch.setitem(sys.modules, "vllm", module)
     engine = make_sampler(SamplingConfig("coder", engine="vllm", dtype="bfloat16"))
-    assert engine.sample([*CHAT[:1], "text"], seeds=[[1, 2], [3, 4]], **DRAW) == [
+    assert engine.sample([*CHAT[:1], "text"], draws([[1, 2], [3, 4]])) == [
         ["<number 0>1", "<number 0>2"],
         ["text3", "text4"],
     ]

@@ -14,9 +14,9 @@ from trl_rrtf.training.curves import PANELS, plot_training_curves
 STEPS = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "logging_steps": 1, "learning_rate": 1e-2}
 
 
-def test_groups_are_shown_with_verdicts_scores_and_log_probabilities(tiny_model_dir, tmp_path, ranked_rows, capsys):
+def test_groups_are_shown_with_outcomes_scores_and_log_probabilities(tiny_model_dir, tmp_path, ranked_rows, capsys):
     rows = ranked_rows[:2]
-    rows[0]["verdicts"] = [{"outcome": name} for name in ("passed", "failed")]
+    rows[0]["outcomes"] = ["passed", "failed"]  # as `trl-rrtf rank` writes them
     plain = [{name: row[name] for name in ("prompt", "completions", "scores", "sources")} for row in ranked_rows]
     trainer = make_trainer(tiny_model_dir, tmp_path, plain, plain, **STEPS)
     trainer.add_callback(RankedGroupsCallback(trainer, rows))

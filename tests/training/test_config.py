@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from trl import ModelConfig, TrlParser
 
 from trl_rrtf import ConfigError, RRTFConfig
 from trl_rrtf.training.losses import LOSS_OPTIONS, RANK_LOSSES
@@ -54,6 +55,35 @@ def test_options_that_rrtf_cannot_honour_are_refused(tmp_path, option, value):
 def test_values_out_of_range_are_named(tmp_path, option, value):
     with pytest.raises(ConfigError, match=f"`{option}`: expected .*got"):
         RRTFConfig(str(tmp_path), bf16=False, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("bf16", "no"),
+        ("max_steps", "many"),
+        ("gradient_checkpointing", "false"),
+        ("adam_beta2", None),
+        ("use_reference_model", "no"),
+        ("output_dir", 5),
+    ],
+)
+def test_values_of_a_wrong_type_are_named(tmp_path, option, value):
+    """Also of TRL's options; a text such as "no" would count as true."""
+    with pytest.raises(ConfigError, match=f"`{option}`: (expected .*got|got nothing)"):
+        RRTFConfig(**{"output_dir": str(tmp_path), "bf16": False, option: value})
+
+
+def test_numbers_as_text_are_numbers(tmp_path):
+    """YAML reads 2e-4 as text."""
+    config = RRTFConfig(str(tmp_path), bf16=False, learning_rate="2e-4", max_steps="3", tie_bonus="1e-1")
+    assert (config.learning_rate, config.max_steps, config.tie_bonus) == (2e-4, 3, 0.1)
+
+
+def test_trls_parser_takes_it_as_in_trls_scripts(tmp_path):
+    arguments = ["--output_dir", str(tmp_path), "--rank_loss", "rrhf", "--bf16", "false", "--model_name_or_path", "m"]
+    config, model = TrlParser((RRTFConfig, ModelConfig)).parse_args_and_config(arguments)
+    assert (config.rank_loss, model.model_name_or_path) == ("rrhf", "m")
 
 
 def test_nothing_to_learn_is_refused(tmp_path):

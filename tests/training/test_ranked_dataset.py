@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 
 import pytest
@@ -10,9 +12,15 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer
 
 from trl_rrtf import ConfigError, DataCollatorForRankedGroups, RowError, RRTFConfig
-from trl_rrtf.groups import RankedGroup
+from trl_rrtf.rows.records import RankedGroup
 from trl_rrtf.training.losses.pairs import STUDENT, TEACHER, UNKNOWN
-from trl_rrtf.training.ranked_dataset import check_rows, prepare_ranked_groups, to_ranked_group, tokenize_group
+from trl_rrtf.training.ranked_dataset import (
+    check_rows,
+    prepare_ranked_groups,
+    read_ranked_groups,
+    to_ranked_group,
+    tokenize_group,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +35,8 @@ def config(tmp_path, **options):
 def test_text_is_tokenised_as_prompt_plus_completion_plus_end(tokenizer):
     group = RankedGroup.from_row(ranked_row(3), "row")
     prompt_ids, completion_ids = tokenize_group(group, tokenizer)
-    for ids, text in zip(completion_ids, group.completions, strict=True):
-        assert prompt_ids + ids == tokenizer(group.prompt + text + tokenizer.eos_token)["input_ids"]
+    for ids, candidate in zip(completion_ids, group.candidates, strict=True):
+        assert prompt_ids + ids == tokenizer(group.prompt + candidate.completion + tokenizer.eos_token)["input_ids"]
         assert ids[-1] == tokenizer.eos_token_id
 
 
@@ -48,9 +56,45 @@ def test_conversations_follow_the_chat_template(tokenizer):
     assert tokenizer.decode(completion_ids[0]) == "def add(): pass<|im_end|>\n"
 
 
+def test_tools_and_template_variables_of_a_row_reach_the_chat_template(tokenizer, tmp_path):
+    """Also from a file, where they stand beside the group's own columns, for some rows alone."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{{ mood }}{% for tool in tools or [] %}<{{ tool.name }}>{% endfor %}" + tokenizer.chat_template
+    prompt = [{"role": "user", "content": "q"}]
+    group = {
+        "prompt": prompt,
+        "completions": [[{"role": "assistant", "content": text}] for text in ("a", "b")],
+        "scores": [1, 0],
+    }
+    plain, told = group, {**group, "tools": [{"name": "search"}], "chat_template_kwargs": {"mood": "brief"}}
+    preference = {
+        "prompt": prompt,
+        "chosen": group["completions"][0],
+        "rejected": group["completions"][1],
+        "tools": [{"name": "run"}],
+    }
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (plain, told, preference)))
+    dataset = read_ranked_groups(str(tmp_path / "r.jsonl"))
+    prepared = prepare_ranked_groups(dataset, tokenizer, config(tmp_path), "train")
+    starts = [tokenizer.decode(row["prompt_ids"]).split("<|im_start|>")[0] for row in prepared]
+    assert starts == ["", "brief<search>", "<run>"]
+
+
+def test_a_file_becomes_a_data_set_with_the_groups_own_columns(tmp_path):
+    """Whatever columns the first row has."""
+    bare = {name: value for name, value in ranked_row(2).items() if name != "sources"}
+    judged = {**ranked_row(3), "outcomes": ["passed", "failed", "failed"], "difficulty": "easy"}
+    (tmp_path / "r.jsonl").write_text(json.dumps(bare) + "\n" + json.dumps(judged) + "\n")
+    dataset = read_ranked_groups(str(tmp_path / "r.jsonl"))
+    assert set(dataset.column_names) == {"prompt", "completions", "scores", "sources", "outcomes"}
+    assert list(dataset["sources"]) == [None, judged["sources"]]
+    assert list(dataset["outcomes"]) == [None, judged["outcomes"]]
+
+
 def test_preference_rows_are_groups_of_two():
     group = to_ranked_group({"prompt": "p", "chosen": "good", "rejected": "bad"}, "row")
-    assert (group.completions, group.scores, group.sources) == (["good", "bad"], [1.0, 0.0], ["teacher", "student"])
+    candidates = [(candidate.completion, candidate.score, candidate.source) for candidate in group.candidates]
+    assert candidates == [("good", 1.0, "teacher"), ("bad", 0.0, "student")]
 
 
 def test_preference_rows_with_an_implicit_prompt():
@@ -61,7 +105,7 @@ def test_preference_rows_with_an_implicit_prompt():
     }
     group = to_ranked_group(row, "row")
     assert group.prompt == [shared]
-    assert group.completions[0] == [{"role": "assistant", "content": "good"}]
+    assert group.candidates[0].completion == [{"role": "assistant", "content": "good"}]
 
 
 def test_defect_4_a_long_candidate_is_dropped_whole_and_counted(tokenizer, tmp_path, caplog):

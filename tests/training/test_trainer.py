@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_rrtf import ConfigError, DataCollatorForRankedGroups, LoadError, RowError, RRTFConfig, RRTFTrainer
-from trl_rrtf.checkpoint_log_probs import CheckpointLogProbs
+from trl_rrtf.models.checkpoint_log_probs import CheckpointLogProbs
 from trl_rrtf.training.metrics import STATISTICS
 
 

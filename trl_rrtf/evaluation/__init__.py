@@ -1,8 +1,20 @@
 """Benchmarks and pass@k; samples and judges with the stages' own parts, no second grader."""
 
-from trl_rrtf.evaluation.compare import CompareArguments, run_compare
-from trl_rrtf.evaluation.config import EvaluateArguments
+from trl_rrtf.evaluation.compare import Comparison, run_compare
+from trl_rrtf.evaluation.config import CompareArguments, EvaluateArguments
 from trl_rrtf.evaluation.pass_at_k import pass_at_k
-from trl_rrtf.evaluation.stage import run_evaluate
+from trl_rrtf.evaluation.result import Evaluation
+from trl_rrtf.evaluation.stage import EvaluateSummary, run_evaluate
+from trl_rrtf.evaluation.statistics import Interval
 
-__all__ = ["CompareArguments", "EvaluateArguments", "pass_at_k", "run_compare", "run_evaluate"]
+__all__ = [
+    "CompareArguments",
+    "Comparison",
+    "EvaluateArguments",
+    "EvaluateSummary",
+    "Evaluation",
+    "Interval",
+    "pass_at_k",
+    "run_compare",
+    "run_evaluate",
+]

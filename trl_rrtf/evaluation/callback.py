@@ -12,7 +12,7 @@ from trl_rrtf.evaluation.config import EvaluateArguments
 from trl_rrtf.evaluation.stage import run_evaluate
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.sampling import SamplingConfig
-from trl_rrtf.sampling.transformers_sampler import TransformersSampler
+from trl_rrtf.sampling.engines.transformers import TransformersSampler
 
 
 class PassAtKCallback(TrainerCallback):
@@ -70,12 +70,12 @@ class PassAtKCallback(TrainerCallback):
         output.parent.mkdir(parents=True, exist_ok=True)
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         was_training = model.training
-        sampler = TransformersSampler.of(model.eval(), self._trainer.processing_class)
+        sampler = TransformersSampler(model.eval(), self._trainer.processing_class)
         arguments = EvaluateArguments(
-            problems=self._problems, output=str(output), limit=self._limit, k=list(self._k), overwrite=True
+            input=self._problems, output=str(output), limit=self._limit, k=list(self._k), overwrite=True
         )
         try:
             summary = run_evaluate(arguments, self._sampling, self._judging, sampler)
         finally:
             model.train(was_training)
-        return {f"eval_{name}": value["mean"] for name, value in summary["pass@k"].items()}
+        return {f"eval_pass@{k}": interval.mean for k, interval in summary.pass_at_k.items()}

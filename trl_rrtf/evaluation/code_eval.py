@@ -16,9 +16,9 @@ import evaluate
 
 from trl_rrtf.errors import JudgeError
 from trl_rrtf.evaluation.pass_at_k import pass_at_k
-from trl_rrtf.groups import Outcome, Problem, UnitTest
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
+from trl_rrtf.rows.records import Outcome, Problem, UnitTest
 
 _DESCRIPTION = "Judges generated programs by unit tests and estimates pass@k (Chen et al., 2021)."
 _INPUTS = """

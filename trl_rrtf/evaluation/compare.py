@@ -2,121 +2,157 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from trl_rrtf.errors import ConfigError, LoadError
-from trl_rrtf.evaluation.pass_at_k import estimate
-from trl_rrtf.evaluation.statistics import mcnemar, paired_difference
-from trl_rrtf.row_files import write_json
+from trl_rrtf.errors import ConfigError
+from trl_rrtf.evaluation.config import CompareArguments
+from trl_rrtf.evaluation.result import Evaluation
+from trl_rrtf.evaluation.statistics import Interval, mcnemar, paired_difference
+from trl_rrtf.options import check_paths
+from trl_rrtf.rows.files import write_json
+from trl_rrtf.rows.summary import Summary
 
-_DECISIVE = ("num_generations", "temperature", "top_p", "top_k", "max_new_tokens", "prompt_style", "stop_strings")
-"""Sampling settings that two models must share for a fair comparison."""
+_COMPARED_SETTINGS = (
+    "num_generations",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_new_tokens",
+    "prompt_style",
+    "stop_strings",
+    "k_temperatures",
+)
+"""Sampling settings that two models must have in common for a fair comparison."""
+
+_COMPARED_LIMITS = ("timeout", "memory_mb")
+"""Limits of the judge, likewise."""
 
 
-@dataclass
-class CompareArguments:
-    """Two results of `trl-rrtf evaluate`.
+@dataclass(frozen=True)
+class Difference:
+    """pass@k of two models.
 
     Attributes:
-        first: The one that is compared with, `.json`.
-        second: The other one, `.json`.
-        output: Where the comparison goes, `.json`, or None.
+        first: That of the first.
+        second: That of the second.
+        difference: Second minus first, paired by problem.
     """
 
-    first: str = field(metadata={"help": "A result of `trl-rrtf evaluate` (.json), such as that of the base model."})
-    second: str = field(metadata={"help": "Another one, of the same problems."})
-    output: str | None = field(default=None, metadata={"help": "Where the comparison goes (.json)."})
+    first: Interval
+    second: Interval
+    difference: Interval
 
 
-def run_compare(arguments: CompareArguments) -> dict[str, Any]:
+@dataclass(kw_only=True)
+class Comparison(Summary):
+    """Two evaluations side by side.
+
+    Attributes:
+        first: File of the first.
+        second: File of the second.
+        models: Their models.
+        pass_at_k: k -> both means and their difference, for each k that both measured.
+        p_value: Of McNemar's test; a problem is solved if one of its candidates passes.
+        solved_by: `both`, `first alone`, `second alone`, `neither` -> problems.
+        different_settings: Setting -> both values, where they differ.
+        output: File of the comparison, or None.
+    """
+
+    first: str
+    second: str
+    models: tuple[str, str]
+    pass_at_k: dict[int, Difference]
+    p_value: float
+    solved_by: dict[str, list[str]]
+    different_settings: dict[str, tuple[Any, Any]]
+    output: str | None
+
+    def table(self) -> dict[str, Any]:
+        """What to show: the problems that one model alone solves are listed."""
+        shown: dict[str, Any] = {"first": self.models[0], "second": self.models[1]}
+        for k, value in self.pass_at_k.items():
+            shown |= {f"pass@{k}: {part}": getattr(value, part) for part in ("first", "second", "difference")}
+        shown["p (McNemar)"] = self.p_value
+        for name, ids in self.solved_by.items():
+            listed = "" if name in ("both", "neither") or not ids else ": " + ", ".join(ids)
+            shown[f"solved by {name}"] = f"{len(ids)}{listed}"
+        if self.different_settings:
+            shown["not a fair comparison"] = "; ".join(
+                f"{name}: {a} and {b}" for name, (a, b) in self.different_settings.items()
+            )
+        return shown
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "output": self.output,
+            "models": list(self.models),
+            "pass@k": {f"pass@{k}": asdict(value) for k, value in self.pass_at_k.items()},
+            "p (McNemar)": self.p_value,
+            "solved by": self.solved_by,
+            "settings that differ": {name: list(values) for name, values in self.different_settings.items()},
+        }
+
+
+def run_compare(arguments: CompareArguments) -> Comparison:
     """Compares two evaluations problem by problem.
 
     Returns:
-        For each k that both measured, both means and the difference (second less first) with its 95 % bootstrap interval over
-        the problems; the p-value of McNemar's test, for which a problem is solved if one of its candidates passes; the
-        problems that both, one or none solves; and the settings that differ.
+        The comparison, also written to `output`.
 
     Raises:
         LoadError: A result is not there or is none.
-        ConfigError: The two are of other problems, or share no k.
+        ConfigError: The two are of other problems, or have no k in common.
     """
-    results = [_load(name, getattr(arguments, name)) for name in ("first", "second")]
-    ids = [[entry["problem_id"] for entry in result["problems"]] for result in results]
-    if sorted(ids[0]) != sorted(ids[1]):
-        alone = sorted(set(ids[0]) ^ set(ids[1]))
+    check_paths(arguments)
+    first, second = Evaluation.load(arguments.first, "first"), Evaluation.load(arguments.second, "second")
+    ids = [problem.problem_id for problem in first.problems]
+    of_second = {problem.problem_id: problem for problem in second.problems}
+    if sorted(ids) != sorted(problem.problem_id for problem in second.problems):
+        alone = sorted(set(ids) ^ set(of_second)) or ["one that stands there twice"]
         raise ConfigError(
             f"`second`: the two results are of other problems ({len(alone)} are in one of them alone, such as {alone[0]}); "
             "evaluate both models on the same ones"
         )
-    first, second = ({entry["problem_id"]: entry for entry in result["problems"]} for result in results)
-    shared = [name for name in results[0]["pass@k"] if name in results[1]["pass@k"]]
-    if not shared:
+    pairs = [(problem, of_second[problem.problem_id]) for problem in first.problems]
+    common = [k for k in first.pass_at_k if k in second.pass_at_k]
+    if not common:
         raise ConfigError("`second`: the two results share no k; evaluate both with the same `--k`")
-    solved = {
-        "both": [key for key in ids[0] if _solved(first[key]) and _solved(second[key])],
-        "first alone": [key for key in ids[0] if _solved(first[key]) and not _solved(second[key])],
-        "second alone": [key for key in ids[0] if not _solved(first[key]) and _solved(second[key])],
-        "neither": [key for key in ids[0] if not _solved(first[key]) and not _solved(second[key])],
+    solved_by = {
+        name: [a.problem_id for a, b in pairs if (a.is_solved, b.is_solved) == who]
+        for name, who in {
+            "both": (True, True),
+            "first alone": (True, False),
+            "second alone": (False, True),
+            "neither": (False, False),
+        }.items()
     }
-    comparison = {
-        **asdict(arguments),
-        "models": [result["settings"]["model"] for result in results],
-        "pass@k": {name: _difference(name, results, first, second, ids[0]) for name in shared},
-        "p (McNemar)": mcnemar(len(solved["first alone"]), len(solved["second alone"])),
-        "solved by": solved,
-        "settings that differ": _different_settings(*results),
-    }
+    comparison = Comparison(
+        first=arguments.first,
+        second=arguments.second,
+        models=(first.settings["model"], second.settings["model"]),
+        pass_at_k={
+            k: Difference(
+                first.pass_at_k[k],
+                second.pass_at_k[k],
+                paired_difference([a.pass_at(k) for a, _ in pairs], [b.pass_at(k) for _, b in pairs]),
+            )
+            for k in common
+        },
+        p_value=mcnemar(len(solved_by["first alone"]), len(solved_by["second alone"])),
+        solved_by=solved_by,
+        different_settings=_different_settings(first, second),
+        output=arguments.output,
+    )
     if arguments.output:
-        write_json(arguments.output, comparison)
-    return _summary(comparison)
+        write_json(arguments.output, comparison.to_json())
+    return comparison
 
 
-def _load(name: str, path: str) -> dict[str, Any]:
-    try:
-        result: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LoadError(f"`{name}`: cannot read `{path}`: {error.strerror}; give a result of `trl-rrtf evaluate`") from error
-    except json.JSONDecodeError as error:
-        raise LoadError(f"`{name}`: `{path}` is not JSON; give the .json of `trl-rrtf evaluate`") from error
-    if not isinstance(result, dict) or not {"pass@k", "problems", "settings"} <= result.keys():
-        raise LoadError(f"`{name}`: `{path}` is no result of `trl-rrtf evaluate`: it lacks pass@k, problems or settings")
-    return result
-
-
-def _solved(entry: dict[str, Any]) -> bool:
-    return bool(entry["c"])
-
-
-def _difference(
-    name: str, results: list[dict[str, Any]], first: dict[str, Any], second: dict[str, Any], ids: list[str]
-) -> dict[str, Any]:
-    k = int(name.removeprefix("pass@"))
-    values = [[estimate(entries[key], k) for key in ids] for entries in (first, second)]
-    return {
-        "first": results[0]["pass@k"][name],
-        "second": results[1]["pass@k"][name],
-        "difference": paired_difference(*values),
-    }
-
-
-def _different_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, list[Any]]:
-    pairs = {name: [first["settings"].get(name), second["settings"].get(name)] for name in (*_DECISIVE, "k_temperatures")}
-    pairs |= {f"judge: {name}": [first["judge"].get(name), second["judge"].get(name)] for name in ("timeout", "memory_mb")}
+def _different_settings(first: Evaluation, second: Evaluation) -> dict[str, tuple[Any, Any]]:
+    pairs = {name: (first.settings.get(name), second.settings.get(name)) for name in _COMPARED_SETTINGS}
+    pairs |= {f"judge: {name}": (first.judge.get(name), second.judge.get(name)) for name in _COMPARED_LIMITS}
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
-
-
-def _summary(comparison: dict[str, Any]) -> dict[str, Any]:
-    solved, differences = comparison["solved by"], comparison["settings that differ"]
-    shown: dict[str, Any] = {"first": comparison["models"][0], "second": comparison["models"][1]}
-    for name, values in comparison["pass@k"].items():
-        shown |= {f"{name}: {part}": values[part] for part in ("first", "second", "difference")}
-    shown["p (McNemar)"] = comparison["p (McNemar)"]
-    for name, ids in solved.items():
-        listed = "" if name in ("both", "neither") or not ids else ": " + ", ".join(ids)
-        shown[f"solved by {name}"] = f"{len(ids)}{listed}"
-    if differences:
-        shown["not a fair comparison"] = "; ".join(f"{name}: {a} and {b}" for name, (a, b) in differences.items())
-    return shown

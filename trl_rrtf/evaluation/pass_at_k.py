@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from trl_rrtf.errors import ConfigError
 
@@ -29,14 +28,3 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if not 1 <= k <= num_samples:
         raise ConfigError(f"`k`: expected a number from 1 to the number of candidates ({num_samples}), got {k}")
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
-
-
-def estimate(entry: dict[str, Any], k: int) -> float:
-    """pass@k of one problem of a result; one that lost candidates to the judge is estimated at the k that is left.
-
-    Args:
-        entry: Its `n` and `c`, and `at` with those of each k, where the temperatures differ.
-        k: Candidates that may be tried.
-    """
-    counts = entry.get("at", {}).get(str(k), entry)
-    return pass_at_k(counts["n"], counts["c"], min(k, counts["n"]))

@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trl_rrtf.errors import ConfigError, JudgeError
+from trl_rrtf.errors import ConfigError, JudgeError, OutputError
 from trl_rrtf.evaluation.config import EvaluateArguments
-from trl_rrtf.evaluation.pass_at_k import estimate
-from trl_rrtf.evaluation.report import require_plots, write_report
-from trl_rrtf.evaluation.statistics import mean_with_interval
-from trl_rrtf.groups import JudgedGroup, Outcome
+from trl_rrtf.evaluation.page import require_plots, write_page
+from trl_rrtf.evaluation.result import Count, Evaluation, ProblemResult
+from trl_rrtf.evaluation.statistics import Interval, mean_with_interval
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.stage import run_judge
-from trl_rrtf.row_files import stream_rows, write_json
+from trl_rrtf.models.paths import model_fingerprint
+from trl_rrtf.options import check_paths, settings_of
+from trl_rrtf.rows.files import fingerprint, stream_rows, write_json
+from trl_rrtf.rows.records import JudgedGroup, Outcome
+from trl_rrtf.rows.resumable import output_lock, require_same_settings
+from trl_rrtf.rows.summary import Summary
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, run_sample
+from trl_rrtf.sampling.engines import ENGINES
 
 _LIBRARIES = ("trl-rrtf", "trl", "transformers", "torch")
 
 
+@dataclass(kw_only=True)
+class EvaluateSummary(Summary):
+    """What `evaluate` measured.
+
+    Attributes:
+        pass_at_k: k -> mean over the problems, with its interval.
+        outcomes: Outcome -> candidates, the best first.
+        problems: Number of problems.
+        output: File of the result.
+        page: File of the page, or None.
+    """
+
+    pass_at_k: dict[int, Interval]
+    outcomes: dict[str, int]
+    problems: int
+    output: str
+    page: str | None = None
+
+    def table(self) -> dict[str, Any]:
+        """What to show."""
+        measures = {f"pass@{k}": interval for k, interval in self.pass_at_k.items()}
+        files = {"output": self.output} | ({"page": self.page} if self.page else {})
+        return {**measures, **self.outcomes, "problems": self.problems, **files}
+
+
 def run_evaluate(
     arguments: EvaluateArguments, sampling: SamplingConfig, judging: JudgeConfig, sampler: Sampler | None = None
-) -> dict[str, Any]:
-    """Samples, judges and counts; an interrupted evaluation goes on where it stopped.
+) -> EvaluateSummary:
+    """Samples, judges and counts; an interrupted evaluation goes on where it stopped, a finished one is read.
 
     Args:
         arguments: Files and values of k.
@@ -36,90 +68,163 @@ def run_evaluate(
         sampler: A loaded model; by default that of `sampling`, loaded when it is needed.
 
     Returns:
-        `pass@k` (mean and 95 % bootstrap interval over the problems), counts per outcome, where the result lies.
+        pass@k (mean and 95 % bootstrap interval over the problems), candidates per outcome, where the result lies.
+
+    Raises:
+        ConfigError: A k is larger than `num_generations`, or an output is an input.
+        OutputError: The output holds something else, or another process writes it.
+        JudgeError: No candidate of a problem could be judged.
+    """
+    check_evaluation(arguments, sampling)
+    check_paths(arguments, sampling)
+    if arguments.page:
+        require_plots()
+    with output_lock(arguments.output):
+        if arguments.overwrite:
+            Path(arguments.output).unlink(missing_ok=True)
+        settings, limits = _settings(arguments, sampling), settings_of(judging)
+        fingerprints = _fingerprints(arguments, sampling)
+        evaluation = _finished(arguments, {**settings, **fingerprints, **limits})
+        if evaluation is None:
+            evaluation = _evaluate(arguments, sampling, judging, sampler, settings, fingerprints)
+            write_json(arguments.output, evaluation.to_json())
+        if arguments.page:
+            write_page(
+                evaluation, [_judged_file(arguments, heat) for heat in _temperatures(arguments, sampling)], arguments.page
+            )
+    return EvaluateSummary(
+        pass_at_k=evaluation.pass_at_k,
+        outcomes=evaluation.outcomes,
+        problems=len(evaluation.problems),
+        output=arguments.output,
+        page=arguments.page,
+    )
+
+
+def check_evaluation(arguments: EvaluateArguments, sampling: SamplingConfig) -> None:
+    """Refuses values of k for which there will not be enough candidates.
 
     Raises:
         ConfigError: A k is larger than `num_generations`.
-        JudgeError: No candidate of a problem could be judged.
     """
     if max(arguments.k) > sampling.num_generations:
         raise ConfigError(f"`k`: {max(arguments.k)} is more than `num_generations` ({sampling.num_generations}); sample more")
-    if arguments.report:
-        require_plots()
+    for k, heat in zip(arguments.k, arguments.k_temperatures, strict=False):
+        if heat == 0 and k > 1:
+            raise ConfigError(
+                f"`k_temperatures`: greedy sampling (0) gives one candidate, and `k` is {k}; raise the temperature"
+            )
+
+
+def _settings(arguments: EvaluateArguments, sampling: SamplingConfig) -> dict[str, Any]:
+    return {"problems": arguments.input, **settings_of(arguments), **settings_of(sampling)}
+
+
+def _fingerprints(arguments: EvaluateArguments, sampling: SamplingConfig) -> dict[str, str]:
+    is_remote = ENGINES[sampling.engine].is_remote
+    return {
+        "input_fingerprint": fingerprint(arguments.input),
+        "model_fingerprint": sampling.model if is_remote else model_fingerprint(sampling.model),
+    }
+
+
+def _finished(arguments: EvaluateArguments, settings: dict[str, Any]) -> Evaluation | None:
+    """The result of an earlier run of the same command, if there is one."""
+    output = Path(arguments.output)
+    if not output.exists():
+        return None
+    try:
+        evaluation = Evaluation.load(output, "output")
+    except OSError as error:
+        raise OutputError(
+            f"`output`: `{output}` is there already and is no result of `trl-rrtf evaluate`; choose another name, or replace "
+            "it with `--overwrite true`"
+        ) from error
+    earlier = {**evaluation.settings, **evaluation.fingerprints, **evaluation.judge}
+    require_same_settings(output, {name: earlier.get(name) for name in settings}, json.loads(json.dumps(settings)))
+    return evaluation
+
+
+def _evaluate(
+    arguments: EvaluateArguments,
+    sampling: SamplingConfig,
+    judging: JudgeConfig,
+    sampler: Sampler | None,
+    settings: dict[str, Any],
+    fingerprints: dict[str, str],
+) -> Evaluation:
     started = time.monotonic()
-    temperatures = arguments.k_temperatures or [sampling.temperature] * len(arguments.k)
+    temperatures = _temperatures(arguments, sampling)
     judged = {heat: _judged_candidates(arguments, sampling, judging, sampler, heat) for heat in dict.fromkeys(temperatures)}
-    counts = {heat: [_count(group) for group in stream_rows(path, JudgedGroup)] for heat, path in judged.items()}
+    counts = {heat: dict(map(_count, stream_rows(path, JudgedGroup))) for heat, path in judged.items()}
     problems = _merge(counts, dict(zip(arguments.k, temperatures, strict=True)))
-    outcomes = Counter(
-        verdict.outcome.label
-        for path in judged.values()
-        for group in stream_rows(path, JudgedGroup)
-        for verdict in group.verdicts
-    )
-    drawn = {"k": arguments.k, "k_temperatures": arguments.k_temperatures, **asdict(sampling)}
-    result: dict[str, Any] = {
-        "pass@k": {f"pass@{k}": mean_with_interval([estimate(entry, k) for entry in problems]) for k in arguments.k},
-        "outcomes": {outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
-        "problems": problems,
-        "settings": {"problems": arguments.problems, "where": arguments.where, "limit": arguments.limit, **drawn},
-        "judge": asdict(judging),
-        "versions": {
+    outcomes = Counter(verdict.outcome for path in judged.values() for verdict in _verdicts(path))
+    return Evaluation(
+        pass_at_k={k: mean_with_interval([problem.pass_at(k) for problem in problems]) for k in arguments.k},
+        outcomes={outcome.label: outcomes[outcome] for outcome in reversed(Outcome)},
+        problems=problems,
+        settings=settings,
+        judge=asdict(judging),
+        fingerprints=fingerprints,
+        versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    write_json(arguments.output, result)
-    files = {"output": arguments.output}
-    if arguments.report:
-        write_report(result, list(judged.values()), arguments.report)
-        files["report"] = arguments.report
-    return {"pass@k": result["pass@k"], **result["outcomes"], "problems": len(problems), **files}
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _verdicts(path: Path) -> Iterator[Any]:
+    for group in stream_rows(path, JudgedGroup):
+        yield from group.verdicts
+
+
+def _temperatures(arguments: EvaluateArguments, sampling: SamplingConfig) -> list[float]:
+    """The temperature of each k."""
+    return arguments.k_temperatures or [sampling.temperature] * len(arguments.k)
+
+
+def _file_beside(arguments: EvaluateArguments, temperature: float, kind: str) -> Path:
+    name = f".t{temperature:g}" if len(set(arguments.k_temperatures)) > 1 else ""
+    return Path(arguments.output).with_suffix(f"{name}.{kind}.jsonl")
+
+
+def _judged_file(arguments: EvaluateArguments, temperature: float) -> Path:
+    return _file_beside(arguments, temperature, "judged")
 
 
 def _judged_candidates(
     arguments: EvaluateArguments, sampling: SamplingConfig, judging: JudgeConfig, sampler: Sampler | None, temperature: float
 ) -> Path:
-    """Draws at one temperature and judges; returns the judged groups."""
-    name = f".t{temperature:g}" if len(set(arguments.k_temperatures)) > 1 else ""
-    output = Path(arguments.output)
-    candidates, judged = (output.with_suffix(f"{name}.{kind}.jsonl") for kind in ("candidates", "judged"))
-    files = SampleArguments(arguments.problems, str(candidates), arguments.where, arguments.limit, arguments.overwrite)
-    run_sample(files, replace(sampling, temperature=temperature), sampler)
+    """Draws at one temperature and judges; returns the file of the judged groups."""
+    candidates, judged = _file_beside(arguments, temperature, "candidates"), _judged_file(arguments, temperature)
+    files = SampleArguments(arguments.input, str(candidates), arguments.where, arguments.limit, arguments.overwrite)
+    is_one_of_several = temperature != sampling.temperature
+    num_generations = 1 if temperature == 0 and is_one_of_several else sampling.num_generations
+    run_sample(files, replace(sampling, temperature=temperature, num_generations=num_generations), sampler)
     run_judge(JudgeArguments(str(candidates), str(judged), arguments.overwrite), judging)
     return judged
 
 
-def _merge(counts: dict[float, list[dict[str, Any]]], temperature_of: dict[int, float]) -> list[dict[str, Any]]:
-    """One entry per problem; with several temperatures its `n` and `c` are sums, and `at` has those of each k."""
+def _merge(counts: dict[float, dict[str, Count]], temperature_of: dict[int, float]) -> list[ProblemResult]:
+    """A result per problem; with several temperatures its count is their sum, and `at` has those of each k."""
+    first = next(iter(counts.values()))
     if len(counts) == 1:
-        return next(iter(counts.values()))
+        return [ProblemResult(problem_id, count) for problem_id, count in first.items()]
     merged = []
-    for entries in zip(*counts.values(), strict=True):
-        by_temperature = dict(zip(counts, entries, strict=True))
-        at = {str(k): {name: by_temperature[heat][name] for name in ("n", "c")} for k, heat in temperature_of.items()}
-        sums = {name: sum(entry[name] for entry in entries) for name in ("n", "c")}
-        merged.append({"problem_id": entries[0]["problem_id"], **sums, "at": at})
+    for problem_id in first:
+        of_problem = {heat: by_problem[problem_id] for heat, by_problem in counts.items()}
+        total = Count(sum(count.n for count in of_problem.values()), sum(count.c for count in of_problem.values()))
+        merged.append(ProblemResult(problem_id, total, {k: of_problem[heat] for k, heat in temperature_of.items()}))
     return merged
 
 
-def show_interval(value: dict[str, float]) -> str:
-    """A mean with its interval for a table, such as `4.2% [0.0%, 8.3%]`."""
-    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
-
-
-def _count(group: JudgedGroup) -> dict[str, Any]:
-    """Candidates (n) and passed candidates (c) of a problem; those that could not be judged are left out."""
-    judged = [
-        verdict
-        for verdict, source in zip(group.verdicts, group.sources, strict=True)
-        if verdict.outcome is not Outcome.INFRASTRUCTURE and source != "reference"
+def _count(group: JudgedGroup) -> tuple[str, Count]:
+    """Candidates and passed candidates of a problem; references, and what could not be judged, are left out."""
+    outcomes = [
+        candidate.verdict.outcome for candidate in group.candidates if candidate.verdict and candidate.source != "reference"
     ]
+    judged = [outcome for outcome in outcomes if outcome is not Outcome.INFRASTRUCTURE]
     if not judged:
         raise JudgeError(f"no candidate of problem {group.problem_id} could be judged; run again with `--overwrite true`")
-    return {
-        "problem_id": group.problem_id,
-        "n": len(judged),
-        "c": sum(verdict.outcome is Outcome.PASSED for verdict in judged),
-    }
+    return group.problem_id, Count(len(judged), judged.count(Outcome.PASSED))

@@ -1,21 +1,37 @@
-"""How sure a measured share is, and whether two models differ. The sample are the problems: candidates of one are alike."""
+"""How sure a measured share is, and whether two models differ. Problems are what is resampled: candidates of one are alike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _DRAWS = 5_000
 
 
-def mean_with_interval(values: Sequence[float]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Interval:
+    """A mean over problems, with its 95 % interval.
+
+    Attributes:
+        mean: The mean.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+def mean_with_interval(values: Sequence[float]) -> Interval:
     """Mean over the problems, with a 95 % percentile bootstrap interval (fixed seed).
 
     Args:
         values: One number per problem, such as its pass@1.
-
-    Returns:
-        `mean`, `low` and `high`.
     """
     import numpy as np  # here, for a quick `--help`
 
@@ -25,11 +41,11 @@ def mean_with_interval(values: Sequence[float]) -> dict[str, float]:
         [array[generator.integers(len(array), size=(_DRAWS // 10, len(array)))].mean(axis=1) for _ in range(10)]
     )
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(array.mean()), "low": float(low), "high": float(high)}
+    return Interval(float(array.mean()), float(low), float(high))
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Second less first, problem by problem, with a 95 % bootstrap interval of the mean.
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Second minus first, problem by problem, with a 95 % bootstrap interval of the mean.
 
     Args:
         first: One number per problem.
@@ -50,4 +66,5 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     total, smaller = only_first + only_second, min(only_first, only_second)
     splits_at_least_so_uneven = 2 * sum(math.comb(total, i) for i in range(smaller + 1))
-    return min(1.0, splits_at_least_so_uneven / math.pow(2, total))
+    all_splits: int = 2**total  # whole numbers: a float ends at 2^1023
+    return min(1.0, splits_at_least_so_uneven / all_splits)

@@ -12,10 +12,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rrtf.checkpoint_log_probs import CheckpointLogProbs
+from trl_rrtf.models.checkpoint_log_probs import CheckpointLogProbs
 from trl_rrtf.errors import ConfigError, LoadError
-from trl_rrtf.model_paths import require_model
-from trl_rrtf.row_files import write_json
+from trl_rrtf.models.paths import require_model
+from trl_rrtf.rows.files import write_json
 
 # Mean difference of log-probabilities, in nats, from what the training process computed.
 _TOLERANCES = {"float32": 2e-4, "bfloat16": 0.05, "float16": 0.02}

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trl_rrtf.export import fused_attention
-from trl_rrtf.onnx_runtime import MODEL_FILE
+from trl_rrtf.models.onnx_runtime import MODEL_FILE
 
 WEIGHTS_FILE = "model.onnx_data"
 """Weights outside of the graph, where both together are larger than a protobuf may be."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rrtf.checkpoint_log_probs import PROBE_TEXT
-from trl_rrtf.onnx_runtime import OnnxDecoder
+from trl_rrtf.models.checkpoint_log_probs import PROBE_TEXT
+from trl_rrtf.models.onnx_runtime import OnnxDecoder
 
 _CACHED_STEPS = 4
 _NEW_TOKENS = 24

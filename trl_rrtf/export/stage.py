@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rrtf.errors import ConfigError, OutputError
 from trl_rrtf.export.config import ExportArguments, ExportConfig
-from trl_rrtf.model_paths import require_model
-from trl_rrtf.onnx_runtime import REPORT_FILE, choose_provider
-from trl_rrtf.row_files import write_json
+from trl_rrtf.models.paths import require_model
+from trl_rrtf.models.onnx_runtime import REPORT_FILE, choose_provider
+from trl_rrtf.rows.files import write_json
 
 if TYPE_CHECKING:
     from trl_rrtf.export.checkpoint import Checkpoint
@@ -138,7 +138,7 @@ def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> dict[s
 
     from trl_rrtf.export.parity import compare
     from trl_rrtf.export.precision import CONVERSIONS
-    from trl_rrtf.onnx_runtime import OnnxDecoder
+    from trl_rrtf.models.onnx_runtime import OnnxDecoder
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     provider = choose_provider("cuda" if config.device == "cuda" and has_cuda else "cpu")

@@ -6,9 +6,9 @@ import ast
 import builtins
 import sys
 
-from trl_rrtf.groups import Problem
 from trl_rrtf.judging.checker import RECORDER
 from trl_rrtf.python_source import parse_program
+from trl_rrtf.rows.records import Problem
 
 _CATCHERS = {"AssertionError", "Exception", "BaseException"}
 _MODULE_ALIASES = {"np": "numpy", "pd": "pandas"}

@@ -70,7 +70,7 @@ class _Candidate(Codec):
         self._module = types.ModuleType(_MODULE_NAME)
         self._names = self._module.__dict__
         self._lent: dict[int, Any] = {}
-        self._shared: set[str] = set()
+        self._setup_classes: set[str] = set()
         self._made: dict[str, type] = {}
 
     def serve(self, program: str, setup_code: str) -> None:
@@ -89,7 +89,7 @@ class _Candidate(Codec):
         try:
             if setup_code:
                 exec(compile(setup_code, "<setup>", "exec", dont_inherit=True), self._names)
-                self._shared = {name for name, value in self._names.items() if _is_class_of(value, _MODULE_NAME)}
+                self._setup_classes = {name for name, value in self._names.items() if _is_class_of(value, _MODULE_NAME)}
             fix_seeds()
             exec(code, self._names)
             fix_seeds()
@@ -152,23 +152,23 @@ class _Candidate(Codec):
         number, kind = payload
         return (_LentFunction if kind == "callable" else _LentIterator)(self, number)
 
-    def shared_class(self, name: str) -> type | None:
+    def known_class(self, name: str) -> type | None:
         """Classes of the setup code, as the program left (or replaced) them, and those made for the test's objects."""
-        if name in self._shared:
+        if name in self._setup_classes:
             found = self._names.get(name)
             return found if isinstance(found, type) else None
         return self._made.get(name)
 
     def class_for(self, name: str) -> type:
         """The class of an object of the test; one without methods when the program knows none of that name."""
-        known = self.shared_class(name)
+        known = self.known_class(name)
         if known is None:
             known = self._made[name] = type(name, (), {})
         return known
 
     def with_base(self, base: Any, class_name: str, payload: Any) -> Any:
         """An instance of a class of the setup code that extends a builtin, such as a named tuple."""
-        kind = self.shared_class(class_name)
+        kind = self.known_class(class_name)
         if kind is None or not issubclass(kind, type(base)):
             return base
         return kind(base) if hasattr(kind, "__members__") else type(base).__new__(kind, base)
@@ -223,14 +223,14 @@ def _run_as_main(channel: Channel, program: str, setup_code: str, stdin: str) ->
         return 1
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
-    with open("stdin", "w+", encoding="utf-8", errors="surrogateescape", newline="") as source, open("stdout", "w+b") as target:
+    with open("stdin", "w+", encoding="utf-8", errors="surrogateescape", newline="") as given, open("stdout", "w+b") as target:
         os.unlink("stdin")
         os.unlink("stdout")
-        source.write(stdin)
-        source.seek(0)
+        given.write(stdin)
+        given.seek(0)
         channel.send("output")
         socket.send_fds(channel.socket, [b"o"], [target.fileno()])
-        os.dup2(source.fileno(), 0)
+        os.dup2(given.fileno(), 0)
         os.dup2(target.fileno(), 1)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8", errors="surrogateescape")
     sys.stdout = io.TextIOWrapper(

@@ -25,13 +25,13 @@ class Channel:
 
     Args:
         end: A connected stream socket.
-        shared: Whether another process may go on reading from the socket, or descriptors come over it: then nothing is read
+        exact: Whether another process may go on reading from the socket, or descriptors come over it: then nothing is read
             beyond a frame, which takes one call more.
     """
 
-    def __init__(self, end: socket.socket, *, shared: bool = False) -> None:
+    def __init__(self, end: socket.socket, *, exact: bool = False) -> None:
         self.socket = end
-        self._shared = shared
+        self._exact = exact
         self._buffer = b""
         self._packer = msgpack.Packer(unicode_errors="surrogatepass", buf_size=4096)
 
@@ -79,7 +79,7 @@ class Channel:
                     raise TimeoutError
                 self.socket.settimeout(left)
             try:
-                part = self.socket.recv(min(max(missing, 0 if self._shared else _READ_AHEAD), _LARGEST_READ))
+                part = self.socket.recv(min(max(missing, 0 if self._exact else _READ_AHEAD), _LARGEST_READ))
             except ConnectionError as error:
                 raise ChannelClosedError(str(error)) from None
             if not part:

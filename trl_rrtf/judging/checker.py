@@ -64,7 +64,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (settings["checker_memory_bytes"],) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _allow_deep_values()
-    control = Channel(socket.socket(fileno=settings["descriptor"]), shared=True)
+    control = Channel(socket.socket(fileno=settings["descriptor"]), exact=True)
     runners = [_Runner(socket.socket(fileno=descriptor)) for descriptor in settings["runners"]]
     compile("0", "<warm-up>", "exec")  # the first call builds Python's syntax tree types, for milliseconds
     gc.collect()
@@ -137,10 +137,10 @@ class _Runner:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._reports = Channel(end, shared=True)
+        self._control = Channel(end, exact=True)
         self._unread = False
 
-    def start(self, shared: bool = False) -> Channel:
+    def start(self, exact: bool = False) -> Channel:
         """Starts a candidate's process; returns the channel to it.
 
         Raises:
@@ -154,7 +154,7 @@ class _Runner:
             raise JudgeFailedError(f"the candidate server is gone ({error})") from None
         finally:
             theirs.close()
-        return Channel(ours, shared=shared)
+        return Channel(ours, exact=exact)
 
     def stop(self) -> None:
         """Ends the candidate without waiting for that."""
@@ -164,13 +164,13 @@ class _Runner:
     def why_lost(self) -> tuple[int, bool, float]:
         """Wait status, whether the deadline came, and seconds that the process waited for a processor."""
         self._tell(LOST)
-        return self._report()
+        return self._end()
 
     def settle(self) -> None:
         """Waits until the last candidate is gone."""
         if self._unread:
             self._unread = False
-            self._report()
+            self._end()
 
     def _tell(self, what: bytes) -> None:
         try:
@@ -178,9 +178,9 @@ class _Runner:
         except OSError as error:
             raise JudgeFailedError(f"the candidate server is gone ({error})") from None
 
-    def _report(self) -> tuple[int, bool, float]:
+    def _end(self) -> tuple[int, bool, float]:
         try:
-            _, status, timed_out, _, waited = self._reports.receive()
+            _, status, timed_out, _, waited = self._control.receive()
         except ChannelClosedError as error:
             raise JudgeFailedError(f"the candidate server is gone ({error})") from None
         return status, timed_out, waited
@@ -368,7 +368,7 @@ class _Tests:
     # --- Whole programs --------------------------------------------------------------------------------------------------
 
     def _judge_program(self, program: str, runner: _Runner, test: dict[str, Any]) -> dict[str, Any]:
-        channel = runner.start(shared=True)  # a descriptor comes over it
+        channel = runner.start(exact=True)  # a descriptor comes over it
         verdict: dict[str, Any] = {"passed": 0, "total": 1, "starved": False, "outcome": RUNTIME_ERROR, "detail": ""}
         output = -1
         try:

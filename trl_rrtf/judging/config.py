@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from trl_rrtf.errors import ConfigError
+from trl_rrtf.options import check_options, option
 
 ISOLATION_PROPERTIES = {
     "memory": "no more memory than `memory_mb`, and none that no limit counts",
@@ -28,15 +28,23 @@ class JudgeArguments:
         output: Judged groups, `.jsonl` or `.parquet`.
         overwrite: Throw away an earlier output.
         cluster: A Ray cluster whose machines judge; by default this one does.
+
+    Raises:
+        ConfigError: A value is of a wrong type.
     """
 
-    input: str = field(metadata={"help": "Candidate groups: a file, or a Hub data set id."})
-    output: str = field(metadata={"help": "Where the judged groups go (.jsonl or .parquet)."})
-    overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier output."})
-    cluster: str | None = field(
+    input: str = option("Candidate groups: a file, or a Hub data set id.", is_input=True)
+    output: str = option("Where the judged groups go (.jsonl or .parquet).", is_output=True, decides_output=False)
+    overwrite: bool = option("Throw away an earlier output.", default=False, decides_output=False)
+    cluster: str | None = option(
+        "Judge on the machines of a Ray cluster: `auto`, `host:port` or `local`; by default on this one.",
         default=None,
-        metadata={"help": "Judge on the machines of a Ray cluster: `auto`, `host:port` or `local`; by default on this one."},
+        decides_output=False,
     )
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check_options(self)
 
 
 @dataclass
@@ -56,49 +64,46 @@ class JudgeConfig:
         max_infrastructure_fraction: Above this share of such failures a run stops.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is of a wrong type or out of range.
     """
 
-    timeout: float = field(
+    timeout: float = option(
+        "Wall-clock seconds for all tests of a program's functions, or for each run of a whole program.",
         default=5.0,
-        metadata={"help": "Wall-clock seconds for all tests of a program's functions, or for each run of a whole program."},
+        above=0,
+        at_most=86_400,  # a day: what waits for a program cannot wait for ever
     )
-    memory_mb: int = field(default=1024, metadata={"help": "Address space of a program, in MiB."})
-    max_output_bytes: int = field(default=1_000_000, metadata={"help": "Largest file that a program may write, in bytes."})
-    num_workers: int | None = field(default=None, metadata={"help": "Programs side by side; by default one per usable core."})
-    stop_at_first_failure: bool = field(
-        default=False,
-        metadata={"help": "Stop at the first test that fails: faster, but `partial` counts only what came before."},
+    memory_mb: int = option("Address space of a program, in MiB.", default=1024, at_least=32, at_most=2**24)
+    max_output_bytes: int = option(
+        "Largest file that a program may write, in bytes.", default=1_000_000, at_least=1, at_most=2**40
     )
-    second_run: bool = field(
-        default=False,
-        metadata={"help": "Judge each program twice; of two different verdicts the lower counts, and its detail says `flaky`."},
+    num_workers: int | None = option(
+        "Programs side by side; by default one per usable core.", default=None, at_least=1, decides_output=False
     )
-    required_isolation: list[str] = field(
+    stop_at_first_failure: bool = option(
+        "Stop at the first test that fails: faster, but `partial` counts only what came before.", default=False
+    )
+    second_run: bool = option(
+        "Judge each program twice; of two different verdicts the lower counts, and its detail says `flaky`.", default=False
+    )
+    required_isolation: list[str] = option(
+        f"What the system must provide, or the judge refuses to start: {', '.join(ISOLATION_PROPERTIES)}. "
+        "`trl-rrtf env` shows what it does provide.",
         default_factory=list,
-        metadata={
-            "help": f"What the system must provide, or the judge refuses to start: {', '.join(ISOLATION_PROPERTIES)}. "
-            "`trl-rrtf env` shows what it does provide."
-        },
+        choices=tuple(ISOLATION_PROPERTIES),
+        decides_output=False,
     )
-    retries: int = field(default=2, metadata={"help": "How often a failure of the judge itself is tried again."})
-    max_infrastructure_fraction: float = field(
-        default=0.05, metadata={"help": "The run stops with an error above this share of candidates that could not be judged."}
+    retries: int = option(
+        "How often a failure of the judge itself is tried again.", default=2, at_least=0, decides_output=False
+    )
+    max_infrastructure_fraction: float = option(
+        "The run stops with an error above this share of candidates that could not be judged.",
+        default=0.05,
+        at_least=0,
+        at_most=1,
+        decides_output=False,
     )
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
-        for name, lowest in (("timeout", 0.0), ("memory_mb", 31), ("max_output_bytes", 0), ("retries", -1)):
-            if not getattr(self, name) > lowest:
-                raise ConfigError(f"`{name}`: expected a number above {lowest}, got {getattr(self, name)}")
-        unknown = [name for name in self.required_isolation if name not in ISOLATION_PROPERTIES]
-        if unknown:
-            raise ConfigError(
-                f"`required_isolation`: expected some of {', '.join(ISOLATION_PROPERTIES)}, got {', '.join(unknown)}"
-            )
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ConfigError(f"`num_workers`: expected at least 1, or nothing for one per core, got {self.num_workers}")
-        if not 0 <= self.max_infrastructure_fraction <= 1:
-            raise ConfigError(
-                f"`max_infrastructure_fraction`: expected a share from 0 to 1, got {self.max_infrastructure_fraction}"
-            )
+        """Checks the values."""
+        check_options(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import tempfile
@@ -9,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trl_rrtf.errors import JudgeError
-from trl_rrtf.groups import Problem, UnitTest
 from trl_rrtf.judging.config import ISOLATION_PROPERTIES, JudgeConfig
 from trl_rrtf.judging.preparation import prepare
 from trl_rrtf.judging.worker import CannotJudgeError, Worker, WorkerDiedError
+from trl_rrtf.rows.records import Problem, UnitTest
+
+_LARGEST_PROBED_FILE = 1_000_000
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def probe_isolation(config: JudgeConfig, without: tuple[str, ...] = ()) -> Isola
         JudgeError: No worker starts.
     """
     program = Path(__file__).with_name("probe.py").read_text()
+    # The scratch folder lies in memory and is filled to its end, which goes with the largest file: tried with a small one.
+    config = dataclasses.replace(config, max_output_bytes=min(config.max_output_bytes, _LARGEST_PROBED_FILE))
     worker = Worker(config, without)
     os.environ["TRL_RRTF_PROBE"] = "a secret"
     try:

@@ -19,7 +19,7 @@ What is covered, each line with an adversarial test:
 - signals, tracing, kernel interfaces: refused;
 - output: bounded, wherever it goes.
 
-How much of the second half holds depends on what the system has: see the report of
+How much of the second half holds depends on what the system has: see
 [`isolation`][trl_rrtf.Judge.isolation]. Not covered: errors of the kernel itself; a program that tells by timing which test it
 serves; a program that recognises the inputs of a published benchmark and knows the answers by heart; test and setup code, which
 is trusted and runs with the rights of the user.
@@ -38,11 +38,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from trl_rrtf.errors import JudgeError
-from trl_rrtf.groups import Outcome, Problem, Verdict
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import Isolation, probe_isolation
 from trl_rrtf.judging.preparation import PreparedProblem, prepare
 from trl_rrtf.judging.worker import CandidateKilledError, CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
+from trl_rrtf.rows.records import Outcome, Problem, Verdict
 
 _READ_AHEAD = 16
 """Programs per worker that are taken from a stream before the first verdict is given back."""
@@ -222,7 +222,7 @@ class Judge:
         failures: list[WorkerDiedError] = []
         while len(failures) <= self.config.retries and not self._closed:
             try:
-                with self._machine.shared():
+                with self._machine.beside_others():
                     found = worker.judge(task.problem, task.program)
                 if found["starved"]:
                     with self._machine.alone():
@@ -253,7 +253,7 @@ class _Machine:
         self._running = 0
         self._waiting_alone = 0
 
-    def shared(self) -> _Turn:
+    def beside_others(self) -> _Turn:
         """A turn beside others."""
         return _Turn(self, alone=False)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.groups import Problem, UnitTest
 from trl_rrtf.judging.assertions import (
     count_assertions,
     expected_names,
@@ -16,6 +15,7 @@ from trl_rrtf.judging.assertions import (
     record_assertions,
     trusted_imports,
 )
+from trl_rrtf.rows.records import Problem, UnitTest
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,7 @@ class Session(Codec):
             return self._lent[_number(payload)]
         raise MalformedValueError(f"an unexpected reference (code {code})")
 
-    def shared_class(self, name: str) -> type | None:
+    def known_class(self, name: str) -> type | None:
         """Classes of the setup and test code."""
         found = self._names.get(name)
         return found if isinstance(found, type) and found.__module__ == TEST_MODULE else None
@@ -173,7 +173,7 @@ class Session(Codec):
     def with_base(self, base: Any, class_name: str, payload: Any) -> Any:
         """An instance of the candidate's own subclass of a builtin: its base value, with attributes on demand."""
         if payload is None:
-            kind = self.shared_class(class_name)
+            kind = self.known_class(class_name)
             return base if kind is None or not issubclass(kind, type(base)) else type(base).__new__(kind, base)
         number, *_ = payload
         return _with_attributes(base, Remote(self, _number(number), class_name))
@@ -183,8 +183,8 @@ class Session(Codec):
         nearest = nearest_builtin(names)
         if not names or names[0] == nearest.__name__:
             return nearest
-        if (shared := self.shared_class(names[0])) is not None and issubclass(shared, BaseException):
-            return shared
+        if (known := self.known_class(names[0])) is not None and issubclass(known, BaseException):
+            return known
         name = str(names[0])
         if name not in self._exceptions:
             self._exceptions[name] = type(name, (nearest,), {})

@@ -3,81 +3,133 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from trl_rrtf.cluster import map_on_cluster
 from trl_rrtf.errors import JudgeError
-from trl_rrtf.groups import CandidateGroup, JudgedGroup, Outcome, Verdict
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.judge import Judge
-from trl_rrtf.row_files import ResumableWriter, check_rows, fingerprint, stream_rows
-
-_DECISIVE = ("timeout", "memory_mb", "max_output_bytes", "stop_at_first_failure", "second_run")
-"""Settings that can change a verdict; the others may differ when a run goes on."""
+from trl_rrtf.options import settings_of
+from trl_rrtf.rows.files import check_rows, fingerprint, stream_rows
+from trl_rrtf.rows.records import CandidateGroup, JudgedGroup, Outcome, Verdict
+from trl_rrtf.rows.stage import RowStage
+from trl_rrtf.rows.summary import Summary, of_this_run
 
 _ENOUGH_TO_COUNT = 20
 """Candidates after which the share of failures of the judge is taken seriously."""
 
 
-def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> dict[str, Any]:
+@dataclasses.dataclass(kw_only=True)
+class JudgeSummary(Summary):
+    """What the `judge` stage did.
+
+    Attributes:
+        groups: Problems.
+        candidates: Candidates of all of them.
+        outcomes: Name of each outcome, best first -> candidates.
+        programs_run: Programs that ran in this run of the stage; equal ones of a group count once.
+        programs_per_second: The same per second of wall-clock time.
+        isolation: What held the programs, in a line; None where a cluster ran them.
+        output: The judged groups.
+    """
+
+    groups: int
+    candidates: int
+    outcomes: dict[str, int]
+    programs_run: int = of_this_run()
+    programs_per_second: float = of_this_run(0.0)
+    isolation: str | None = None
+    output: str
+
+    def table(self) -> dict[str, Any]:
+        """What to show: label -> value."""
+        return {
+            "groups": self.groups,
+            "candidates": self.candidates,
+            **self.outcomes,
+            "programs run": self.programs_run,
+            "programs per second": self.programs_per_second,
+            **({} if self.isolation is None else {"isolation": self.isolation}),
+            "output": self.output,
+        }
+
+
+def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> JudgeSummary:
     """Judges every candidate; an interrupted run goes on with the group where it stopped.
 
     Returns:
-        A summary: groups, candidates, counts per outcome, programs per second.
+        Groups, candidates, counts per outcome, programs per second.
 
     Raises:
         RowError: A row breaks the format; found before any program runs.
         OutputError: The output cannot be written, or another one stands in the way.
-        ConfigError: The cluster cannot be reached.
+        ConfigError: The output is the input, or the cluster cannot be reached.
         JudgeError: Too many candidates could not be judged.
     """
-    num_groups = check_rows(arguments.input, CandidateGroup)
-    limits = {name: value for name, value in asdict(config).items() if name in _DECISIVE}
-    settings = {"stage": "judge", "input": fingerprint(arguments.input), **limits}
-    started, programs = time.monotonic(), 0
-    isolation: dict[str, str] = {}
-    with (
-        ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer,
-        contextlib.nullcontext() if arguments.cluster else Judge(config) as judge,
-    ):
-        if not writer.finished:
-            todo = islice(stream_rows(arguments.input, CandidateGroup), writer.rows_done, None)
-            if judge is None:
-                all_judged = _judge_on_cluster(str(arguments.cluster), config, todo)
-            else:
-                isolation = {"isolation": judge.isolation().summary()}
-                all_judged = judge_groups(judge, todo)
-            counts: Counter[Outcome] = Counter()
-            with tqdm(total=num_groups, initial=writer.rows_done, desc="judge", unit="group") as bar:
-                for judged in all_judged:
-                    counts.update(verdict.outcome for verdict in judged.verdicts)
-                    _stop_if_broken(counts, judged, config)
-                    writer.write([judged])
-                    programs += len(set(judged.completions))
-                    bar.update()
-                    bar.set_postfix_str(f"{programs / (time.monotonic() - started):.0f} programs/s")
-            writer.finish()
-    seconds = time.monotonic() - started
-    outcomes = Counter(
-        verdict.outcome.label for group in stream_rows(arguments.output, JudgedGroup) for verdict in group.verdicts
-    )
-    return {
-        "groups": num_groups,
-        "candidates": sum(outcomes.values()),
-        **{outcome.label: outcomes[outcome.label] for outcome in reversed(Outcome)},
-        "programs run": programs,
-        "programs per second": round(programs / seconds, 1),
-        **isolation,
-        "output": arguments.output,
-    }
+    return _JudgeStage(arguments, config).run()
+
+
+class _JudgeStage(RowStage[JudgeSummary]):
+    name = "judge"
+    summary_type = JudgeSummary
+
+    def __init__(self, arguments: JudgeArguments, config: JudgeConfig) -> None:
+        super().__init__(arguments, config)
+        self._arguments, self._config = arguments, config
+        self._programs_run = 0
+        self._isolation: str | None = None
+
+    def check(self) -> int:
+        self._num_groups = check_rows(self._arguments.input, CandidateGroup)
+        return self._num_groups
+
+    def settings(self) -> dict[str, Any]:
+        return {"input": fingerprint(self._arguments.input), **settings_of(self._config)}
+
+    def rows(self, done: int) -> Iterator[JudgedGroup]:
+        self.progress.update(done)
+        self._started = time.monotonic()
+        counts: Counter[Outcome] = Counter()
+        todo = islice(stream_rows(self._arguments.input, CandidateGroup), done, None)
+        with contextlib.closing(self._judged(todo)) as all_judged:
+            for judged in all_judged:
+                counts.update(verdict.outcome for verdict in judged.verdicts)
+                _stop_if_broken(counts, judged, self._config)
+                yield judged
+                self._programs_run += len({candidate.program for candidate in judged.candidates})
+                self.progress.update()
+                self.progress.set_postfix_str(f"{self._programs_per_second():.0f} programs/s")
+
+    def _judged(self, groups: Iterable[CandidateGroup]) -> Generator[JudgedGroup, None, None]:
+        if self._arguments.cluster:
+            yield from _judge_on_cluster(self._arguments.cluster, self._config, groups)
+            return
+        with Judge(self._config) as judge:
+            self._isolation = judge.isolation().summary()
+            yield from judge_groups(judge, groups)
+
+    def _programs_per_second(self) -> float:
+        return self._programs_run / (time.monotonic() - self._started)
+
+    def summary(self, rows_file: Path) -> JudgeSummary:
+        programs_per_second = round(self._programs_per_second(), 1)
+        counts = Counter(verdict.outcome for group in stream_rows(rows_file, JudgedGroup) for verdict in group.verdicts)
+        return JudgeSummary(
+            groups=self._num_groups,
+            candidates=counts.total(),
+            outcomes={outcome.label: counts[outcome] for outcome in reversed(Outcome)},
+            programs_run=self._programs_run,
+            programs_per_second=programs_per_second,
+            isolation=self._isolation,
+            output=self._arguments.output,
+        )
 
 
 def judge_groups(judge: Judge, groups: Iterable[CandidateGroup]) -> Iterator[JudgedGroup]:
@@ -94,27 +146,32 @@ def judge_groups(judge: Judge, groups: Iterable[CandidateGroup]) -> Iterator[Jud
 
     def programs() -> Iterator[tuple[CandidateGroup, str]]:
         for group in groups:
-            distinct = list(dict.fromkeys(group.completions))
+            distinct = list(dict.fromkeys(candidate.program for candidate in group.candidates))
             waiting.append((group, distinct))
             yield from ((group, program) for program in distinct)
 
     by_program: dict[str, Verdict] = {}
     for verdict in judge.judge_many(programs()):
         while not waiting[0][1]:  # a group without candidates has nothing to wait for
-            yield JudgedGroup.from_candidates(waiting.popleft()[0], [])
+            yield _with_verdicts(waiting.popleft()[0], {})
         group, distinct = waiting[0]
         by_program[distinct[len(by_program)]] = verdict
         if len(by_program) == len(distinct):
             waiting.popleft()
-            yield JudgedGroup.from_candidates(group, [by_program[program] for program in group.completions])
+            yield _with_verdicts(group, by_program)
             by_program = {}
     for group, _ in waiting:
-        yield JudgedGroup.from_candidates(group, [])
+        yield _with_verdicts(group, {})
+
+
+def _with_verdicts(group: CandidateGroup, by_program: Mapping[str, Verdict]) -> JudgedGroup:
+    judged = [dataclasses.replace(candidate, verdict=by_program[candidate.program]) for candidate in group.candidates]
+    return JudgedGroup.from_problem(group, judged)
 
 
 def _judge_on_cluster(address: str, config: JudgeConfig, groups: Iterable[CandidateGroup]) -> Iterator[JudgedGroup]:
     """Judges groups on the machines of a cluster; yields them in order."""
-    one_core = replace(config, num_workers=1)
+    one_core = dataclasses.replace(config, num_workers=1)
     items = ((index, group.to_row()) for index, group in enumerate(groups))
     waiting: dict[int, Any] = {}
     expected = 0

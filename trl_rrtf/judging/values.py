@@ -56,13 +56,13 @@ class Codec:
         """The object that a received reference stands for."""
         raise MalformedValueError(f"an unexpected reference (code {code})")
 
-    def shared_class(self, name: str) -> type | None:
+    def known_class(self, name: str) -> type | None:
         """The class that both sides know under a name; its instances cross as copies."""
         return None
 
     def class_for(self, name: str) -> type | None:
-        """The class of a received instance; by default the shared one."""
-        return self.shared_class(name)
+        """The class of a received instance; by default the one that both sides know."""
+        return self.known_class(name)
 
     def with_base(self, base: Any, class_name: str, payload: Any) -> Any:
         """A received instance of a subclass of a builtin; by default just its base value."""
@@ -192,11 +192,11 @@ class _Packing:
                 return _BUILTIN, name.encode()
         elif isinstance(value, BaseException):
             return _EXCEPTION, _pack(list(self._codec.pack_exception(value)))
-        elif self._codec.shared_class(kind.__name__) is kind:
-            return self._shared(value, kind)
+        elif self._codec.known_class(kind.__name__) is kind:
+            return self._known(value, kind)
         return self._reference(value)
 
-    def _shared(self, value: Any, kind: type) -> tuple[int, bytes]:
+    def _known(self, value: Any, kind: type) -> tuple[int, bytes]:
         if (member := getattr(value, "_name_", None)) and hasattr(kind, "__members__"):
             return _ENUM, _pack([kind.__name__, str(member)])
         base = next((base for base in _BASES if isinstance(value, base)), None)
@@ -266,7 +266,7 @@ class _Unpacking:
         if code == _INSTANCE:
             return self._instances[content]
         if code == _ENUM:
-            return getattr(self._codec.shared_class(content[0]), "__members__", {})[content[1]]
+            return getattr(self._codec.known_class(content[0]), "__members__", {})[content[1]]
         if code == _SUBCLASS:
             return self._codec.with_base(content[0], str(content[1]), content[2])
         return self._codec.resolve(code, content)

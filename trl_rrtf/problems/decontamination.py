@@ -23,9 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-from trl_rrtf.groups import Problem
 from trl_rrtf.problems.deduplication import NearDuplicates, statement, words
 from trl_rrtf.python_source import parse_program
+from trl_rrtf.rows.records import Problem
 
 SMALLEST_PROGRAM = 12
 """Syntax nodes from which a program is told apart from others of its kind; `return a + b` is nobody's."""

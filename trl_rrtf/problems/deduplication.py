@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.groups import Problem
+from trl_rrtf.rows.records import Problem
 
 _PERMUTATIONS = 128
 _SHINGLE = 3

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_rrtf.errors import RowError
-from trl_rrtf.groups import Problem, UnitTest
 from trl_rrtf.python_source import parse_program
+from trl_rrtf.rows.records import Problem, UnitTest
 
 Row = Mapping[str, Any]
 
@@ -129,7 +129,7 @@ def _apps(row: Row, where: str) -> Problem:
         entry_point = None
         tests = [UnitTest(kind="stdio", stdin=_lines(a), stdout=_lines(b)) for a, b in zip(inputs, outputs, strict=True)]
     return Problem(
-        problem_id=f"{row.get('source') or 'APPS'}/{row.get('problem_id', row.get('name') or _hash(row['question']))}",
+        problem_id=f"{row.get('source') or 'APPS'}/{_apps_name(row)}",
         prompt=statement,
         tests=tests,
         entry_point=entry_point,
@@ -137,6 +137,14 @@ def _apps(row: Row, where: str) -> Problem:
         reference_solution=solutions[0] if solutions else None,
         extra={"difficulty": row.get("difficulty")},
     )
+
+
+def _apps_name(row: Row) -> str:
+    """APPS numbers its rows; TACO names some of them, and different ones alike, so that only the content tells them apart."""
+    if row.get("problem_id") is not None:
+        return str(row["problem_id"])
+    content = _hash(f"{row['question']}{row['input_output']}")
+    return f"{row['name']}-{content}" if row.get("name") else content
 
 
 _TYPING = "from typing import *\nfrom collections import *"

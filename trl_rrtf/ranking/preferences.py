@@ -6,33 +6,19 @@ import io
 import math
 import tokenize
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.rows.records import Candidate
 
 
-@dataclass(frozen=True)
-class PassingCandidate:
-    """What the rules look at.
-
-    Attributes:
-        program: The program.
-        seconds: Its wall-clock time in the tests.
-        teacher_log_prob: Mean log-probability per token that a teacher model gives it, or None.
-    """
-
-    program: str
-    seconds: float
-    teacher_log_prob: float | None
-
-
-def _run_time(candidates: Sequence[PassingCandidate]) -> list[float]:
+def _run_time(candidates: Sequence[Candidate]) -> list[float]:
     """Only a factor of two over the fastest counts: smaller differences are noise of the machine."""
-    fastest = max(min(candidate.seconds for candidate in candidates), 1e-3)
-    return [math.floor(math.log2(max(candidate.seconds, fastest) / fastest)) for candidate in candidates]
+    times = [candidate.verdict.seconds for candidate in candidates if candidate.verdict is not None]
+    fastest = max(min(times), 1e-3)
+    return [math.floor(math.log2(max(time, fastest) / fastest)) for time in times]
 
 
-def _length(candidates: Sequence[PassingCandidate]) -> list[float]:
+def _length(candidates: Sequence[Candidate]) -> list[float]:
     """Python tokens, so that names, comments and layout cost nothing."""
     return [_num_tokens(candidate.program) for candidate in candidates]
 
@@ -44,18 +30,18 @@ def _num_tokens(program: str) -> int:
     return sum(token.type not in _LAYOUT for token in tokenize.generate_tokens(io.StringIO(program).readline))
 
 
-def _teacher_log_prob(candidates: Sequence[PassingCandidate]) -> list[float]:
+def _teacher_log_prob(candidates: Sequence[Candidate]) -> list[float]:
     values = [candidate.teacher_log_prob for candidate in candidates]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         raise ConfigError(
-            "`passed_preference`: teacher_log_prob needs the column `teacher_log_probs`; add it with `trl-rrtf score` before "
-            "the candidates are judged"
+            "`passed_preference`: teacher_log_prob needs the column `teacher_log_probs`; add it with "
+            "`trl-rrtf teacher-logprobs` before the candidates are judged"
         )
     return [-value for value in known]
 
 
-PREFERENCES: dict[str, Callable[[Sequence[PassingCandidate]], list[float]] | None] = {
+PREFERENCES: dict[str, Callable[[Sequence[Candidate]], list[float]] | None] = {
     "none": None,
     "run_time": _run_time,
     "length": _length,
@@ -64,13 +50,13 @@ PREFERENCES: dict[str, Callable[[Sequence[PassingCandidate]], list[float]] | Non
 """Name -> costs of the passing candidates of a group; None where all are equal, as in the paper."""
 
 
-def preference_bonuses(rule: str, weight: float, candidates: Sequence[PassingCandidate]) -> list[float]:
+def preference_bonuses(rule: str, weight: float, candidates: Sequence[Candidate]) -> list[float]:
     """Extra scores of the passing candidates of a group, spread evenly by rank.
 
     Args:
         rule: A key of [`PREFERENCES`][trl_rrtf.ranking.preferences.PREFERENCES].
         weight: Extra score of the most preferred; the least preferred gets 0, equal ones get the same.
-        candidates: The passing candidates.
+        candidates: The passing candidates, judged.
 
     Returns:
         One number per candidate.

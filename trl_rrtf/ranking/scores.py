@@ -18,26 +18,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.groups import TEACHER_SOURCES, JudgedGroup, Outcome, RankedGroup, Verdict
-from trl_rrtf.prompts import render_prompt
 from trl_rrtf.ranking.config import PARTIAL_SCORE, PASSED_SCORE, RankConfig
-from trl_rrtf.ranking.preferences import PassingCandidate, preference_bonuses
+from trl_rrtf.ranking.preferences import preference_bonuses
+from trl_rrtf.rows.prompts import render_prompt
+from trl_rrtf.rows.records import TEACHER_SOURCES, Candidate, JudgedGroup, Outcome, RankedCandidate, RankedGroup, Verdict
 
 KEPT = "kept"
 
 
 @dataclass
-class _Candidate:
-    completion: str
-    source: str
-    model: str
-    verdict: Verdict
-    teacher_log_prob: float | None
-    score: float
+class _Scored:
+    """A candidate that could be judged."""
 
-    @property
-    def is_teachers(self) -> bool:
-        return self.source in TEACHER_SOURCES
+    candidate: Candidate
+    verdict: Verdict
+    score: float
 
     @property
     def share(self) -> float:
@@ -84,60 +79,69 @@ def rank_group(group: JudgedGroup, config: RankConfig) -> tuple[RankedGroup | No
     Raises:
         ConfigError: A preference needs a column that the group does not have.
     """
+    ranked = ranked_or_reason(group, config)
+    return (None, f"dropped: {ranked}") if isinstance(ranked, str) else (ranked, KEPT)
+
+
+def ranked_or_reason(group: JudgedGroup, config: RankConfig) -> RankedGroup | str:
+    """The ranked group, or why the group is dropped; see [`rank_group`][trl_rrtf.rank_group].
+
+    Raises:
+        ConfigError: A preference needs a column that the group does not have.
+    """
     judged = _scored(group, config)
     reason = _reason_to_drop(judged, config)
     if reason is not None:
-        return None, f"dropped: {reason}"
-    candidates = _selected(judged, config)
-    if len(candidates) < 2:
-        return None, "dropped: fewer than two different candidates"
-    if config.drop_teacher_below_student and _teacher_is_below(candidates):
-        return None, "dropped: teacher below student"
-    if config.require_signal and len({candidate.score for candidate in candidates}) == 1:
-        return None, "dropped: all scores are equal"
+        return reason
+    selected = _selected(judged, config)
+    if len(selected) < 2:
+        return "fewer than two different candidates"
+    if config.drop_teacher_below_student and _teacher_is_below(selected):
+        return "teacher below student"
+    if config.require_signal and len({entry.score for entry in selected}) == 1:
+        return "all scores are equal"
 
     prompt = render_prompt(group, config.prompt_style)
     is_chat = not isinstance(prompt, str)
-    texts = [candidate.completion for candidate in candidates]
-    extra = {
-        "problem_id": group.problem_id,
-        "models": [candidate.model for candidate in candidates],
-        "outcomes": [candidate.verdict.outcome.label for candidate in candidates],
-    }
-    ranked = RankedGroup(
-        prompt=prompt,
-        completions=[[{"role": "assistant", "content": text}] for text in texts] if is_chat else texts,
-        scores=[candidate.score for candidate in candidates],
-        sources=[candidate.source for candidate in candidates],
-        extra=extra | ({"license": group.extra["license"]} if "license" in group.extra else {}),
-    )
-    return ranked, KEPT
+    candidates = [
+        RankedCandidate(
+            completion=[{"role": "assistant", "content": entry.candidate.program}] if is_chat else entry.candidate.program,
+            score=entry.score,
+            source=entry.candidate.source,
+            model=entry.candidate.model,
+            outcome=entry.verdict.outcome.label,
+        )
+        for entry in selected
+    ]
+    license = {"license": group.extra["license"]} if "license" in group.extra else {}
+    return RankedGroup(prompt=prompt, candidates=candidates, extra={"problem_id": group.problem_id, **license})
 
 
-def _scored(group: JudgedGroup, config: RankConfig) -> list[_Candidate]:
+def _scored(group: JudgedGroup, config: RankConfig) -> list[_Scored]:
     """The candidates that could be judged, with their scores."""
-    log_probs = group.extra.get("teacher_log_probs") or [None] * len(group.completions)
-    rows = zip(group.completions, group.sources, group.models, group.verdicts, log_probs, strict=True)
-    judged = [row for row in rows if row[3].outcome is not Outcome.INFRASTRUCTURE]
-    candidates = [_Candidate(*row, score=score(row[3], row[1], config)) for row in judged]
-    passing = [candidate for candidate in candidates if candidate.verdict.outcome is Outcome.PASSED]
-    features = [PassingCandidate(entry.completion, entry.verdict.seconds, entry.teacher_log_prob) for entry in passing]
-    bonuses = preference_bonuses(config.passed_preference, config.preference_weight, features)
-    for candidate, bonus in zip(passing, bonuses, strict=True):
-        candidate.score += bonus
-    return candidates
+    scored = [
+        _Scored(candidate, verdict, score(verdict, candidate.source, config))
+        for candidate, verdict in zip(group.candidates, group.verdicts, strict=True)
+        if verdict.outcome is not Outcome.INFRASTRUCTURE
+    ]
+    passing = [entry for entry in scored if entry.verdict.outcome is Outcome.PASSED]
+    candidates = [entry.candidate for entry in passing]
+    bonuses = preference_bonuses(config.passed_preference, config.preference_weight, candidates)
+    for entry, bonus in zip(passing, bonuses, strict=True):
+        entry.score += bonus
+    return scored
 
 
-def _reason_to_drop(candidates: list[_Candidate], config: RankConfig) -> str | None:
+def _reason_to_drop(scored: list[_Scored], config: RankConfig) -> str | None:
     """The difficulty window and AceCoder's gap rules, over all candidates: equal programs count as often as they were drawn."""
-    students = [candidate for candidate in candidates if not candidate.is_teachers]
+    students = [entry for entry in scored if not entry.candidate.is_teachers]
     if students:
-        pass_rate = sum(candidate.verdict.outcome is Outcome.PASSED for candidate in students) / len(students)
+        pass_rate = sum(entry.verdict.outcome is Outcome.PASSED for entry in students) / len(students)
         if pass_rate < config.min_student_pass_rate:
             return "too hard for the student"
         if pass_rate > config.max_student_pass_rate:
             return "too easy for the student"
-    shares = [candidate.share for candidate in candidates if config.min_worst is None or candidate.share > config.min_worst]
+    shares = [entry.share for entry in scored if config.min_worst is None or entry.share > config.min_worst]
     if config.min_best is not None and not max(shares, default=0.0) > config.min_best:
         return "no candidate is good enough"
     if config.min_gap is not None and not (shares and max(shares) - min(shares) > config.min_gap):
@@ -145,18 +149,18 @@ def _reason_to_drop(candidates: list[_Candidate], config: RankConfig) -> str | N
     return None
 
 
-def _selected(candidates: list[_Candidate], config: RankConfig) -> list[_Candidate]:
+def _selected(scored: list[_Scored], config: RankConfig) -> list[_Scored]:
     """Without candidates below `min_worst`, and with equal programs once."""
     if config.min_worst is not None:
-        candidates = [candidate for candidate in candidates if candidate.share > config.min_worst]
+        scored = [entry for entry in scored if entry.share > config.min_worst]
     if not config.deduplicate:
-        return candidates
-    best_first = sorted(candidates, key=lambda candidate: -candidate.score)
-    kept = {candidate.completion: candidate for candidate in reversed(best_first)}
-    return [candidate for candidate in candidates if kept[candidate.completion] is candidate]
+        return scored
+    best_first = sorted(scored, key=lambda entry: -entry.score)
+    kept = {entry.candidate.program: entry for entry in reversed(best_first)}
+    return [entry for entry in scored if kept[entry.candidate.program] is entry]
 
 
-def _teacher_is_below(candidates: list[_Candidate]) -> bool:
-    teachers = [candidate.score for candidate in candidates if candidate.is_teachers]
-    students = [candidate.score for candidate in candidates if not candidate.is_teachers]
+def _teacher_is_below(scored: list[_Scored]) -> bool:
+    teachers = [entry.score for entry in scored if entry.candidate.is_teachers]
+    students = [entry.score for entry in scored if not entry.candidate.is_teachers]
     return bool(teachers and students and max(teachers) < max(students))

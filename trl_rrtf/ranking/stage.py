@@ -1,84 +1,129 @@
-"""The `rank` stage: judged groups in, ranked groups, their report and data card out."""
+"""The `rank` stage: judged groups in, ranked groups and their data card out."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.groups import JudgedGroup, RankedGroup
+from trl_rrtf.options import settings_of
+from trl_rrtf.ranking.card import GroupStatistics, beside, require_card_folder, write_card
 from trl_rrtf.ranking.config import RankArguments, RankConfig
-from trl_rrtf.ranking.report import FATES_SUFFIX, GroupStatistics, write_report
-from trl_rrtf.ranking.scores import KEPT, rank_group
-from trl_rrtf.row_files import ResumableWriter, check_rows, fingerprint, stream_rows, write_json
+from trl_rrtf.ranking.scores import ranked_or_reason
+from trl_rrtf.rows.files import check_rows, fingerprint, stream_rows
+from trl_rrtf.rows.records import JudgedGroup, RankedGroup
+from trl_rrtf.rows.stage import RowStage
+from trl_rrtf.rows.summary import Summary
 
 
-def run_rank(arguments: RankArguments, config: RankConfig) -> dict[str, Any]:
+@dataclasses.dataclass(kw_only=True)
+class RankSummary(Summary):
+    """What the `rank` stage did.
+
+    Attributes:
+        groups: Judged groups.
+        kept: Ranked groups.
+        dropped: Why groups were dropped, the most frequent first -> groups.
+        outcomes: Outcome, the most frequent first -> candidates of the ranked groups.
+        teacher_student_pairs: Pairs with the teacher's score higher.
+        groups_without_pair: Ranked groups without such a pair.
+        judge: How the groups were judged, for the data card: the settings that the judge left beside its rows.
+        output: The ranked groups.
+    """
+
+    groups: int
+    kept: int
+    dropped: dict[str, int]
+    outcomes: dict[str, int]
+    teacher_student_pairs: int
+    groups_without_pair: int
+    judge: dict[str, Any]
+    output: str
+
+    def table(self) -> dict[str, Any]:
+        """What to show: label -> value."""
+        return {
+            "groups": self.groups,
+            "kept": self.kept,
+            **{f"dropped: {reason}": count for reason, count in self.dropped.items()},
+            "candidates by outcome": _counts(self.outcomes),
+            "teacher-student pairs": self.teacher_student_pairs,
+            "groups without such a pair": self.groups_without_pair,
+            "output": self.output,
+        }
+
+
+def run_rank(arguments: RankArguments, config: RankConfig) -> RankSummary:
     """Ranks every group, one at a time.
 
     Returns:
-        A summary: groups kept, dropped and why, candidates per outcome, ordered teacher-student pairs.
+        Groups kept, dropped and why, candidates per outcome, ordered teacher-student pairs.
 
     Raises:
         RowError: A row breaks the format.
         OutputError: The output cannot be written, or another one stands in the way.
-        ConfigError: No group is left.
+        ConfigError: No group is left, the output is the input, or the card would replace somebody else's.
     """
-    num_groups = check_rows(arguments.input, JudgedGroup)
-    settings = {"stage": "rank", "input": fingerprint(arguments.input), **asdict(config)}
-    fates: Counter[str] = Counter()
-
-    def ranked_groups() -> Iterator[RankedGroup]:
-        for group in tqdm(stream_rows(arguments.input, JudgedGroup), total=num_groups, desc="rank", unit="group"):
-            ranked, fate = rank_group(group, config)
-            fates[fate] += 1
-            if ranked is not None:
-                yield ranked
-
-    with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer:
-        if writer.finished:
-            fates.update(json.loads(_fates_file(arguments.output).read_text(encoding="utf-8"))["fates"])
-        else:
-            for ranked in islice(ranked_groups(), writer.rows_done, None):
-                writer.write([ranked])
-            if not fates[KEPT]:
-                writer.discard()
-                raise ConfigError(
-                    f"`input`: none of the {num_groups} groups is left ({_counts(fates)}); sample more, or from a teacher"
-                )
-            write_json(_fates_file(arguments.output), {"fates": dict(fates), "judge": _settings_of(arguments.input)})
-            writer.finish()
-    statistics = GroupStatistics.of(arguments.output)
-    if arguments.report is not None:
-        write_report(arguments.output, arguments.report, name=Path(arguments.output).stem, license=arguments.license)
-    summary = {
-        "groups": num_groups,
-        **dict(sorted(fates.items(), reverse=True)),
-        "candidates by outcome": _counts(statistics.outcomes),
-        "teacher-student pairs": statistics.teacher_student_pairs,
-        "groups without such a pair": statistics.groups_without_pair,
-        "output": arguments.output,
-    }
+    summary = _RankStage(arguments, config).run()
+    if arguments.card is not None:
+        write_card(arguments.output, arguments.card, name=Path(arguments.output).stem, license=arguments.license)
     return summary
 
 
-def _fates_file(output: str) -> Path:
-    return Path(output + FATES_SUFFIX)
+class _RankStage(RowStage[RankSummary]):
+    name = "rank"
+    summary_type = RankSummary
+
+    def __init__(self, arguments: RankArguments, config: RankConfig) -> None:
+        super().__init__(arguments, config)
+        self._arguments, self._config = arguments, config
+        self._dropped: Counter[str] = Counter()
+
+    def check(self) -> int:
+        if self._arguments.card is not None:
+            require_card_folder(self._arguments.card)
+        left = beside(self._arguments.input, ".settings.json")
+        self._judge = {name: value for name, value in left.items() if name not in ("stage", "input")}
+        self._num_groups = check_rows(self._arguments.input, JudgedGroup)
+        return self._num_groups
+
+    def settings(self) -> dict[str, Any]:
+        return {"input": fingerprint(self._arguments.input), **settings_of(self._config)}
+
+    def rows(self, done: int) -> Iterator[RankedGroup]:
+        kept = 0
+        for group in stream_rows(self._arguments.input, JudgedGroup):  # all of them: those that are dropped are counted
+            ranked = ranked_or_reason(group, self._config)
+            if isinstance(ranked, str):
+                self._dropped[ranked] += 1
+            else:
+                kept += 1
+                if kept > done:
+                    yield ranked
+            self.progress.update()
+
+    def summary(self, rows_file: Path) -> RankSummary:
+        dropped = dict(self._dropped.most_common())
+        if self._dropped.total() == self._num_groups:
+            raise ConfigError(
+                f"`input`: none of the {self._num_groups} groups is left (dropped: {_counts(dropped)}); sample more, or from a "
+                "teacher"
+            )
+        statistics = GroupStatistics.of(rows_file)
+        return RankSummary(
+            groups=self._num_groups,
+            kept=statistics.groups,
+            dropped=dropped,
+            outcomes=dict(statistics.outcomes.most_common()),
+            teacher_student_pairs=statistics.teacher_student_pairs,
+            groups_without_pair=statistics.groups_without_pair,
+            judge=self._judge,
+            output=self._arguments.output,
+        )
 
 
-def _settings_of(source: str) -> dict[str, Any]:
-    """What the judge left beside its rows, for the data card."""
-    path = Path(source + ".settings.json")
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {name: value for name, value in settings.items() if name not in ("stage", "input")}
-
-
-def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counter.most_common())
+def _counts(counter: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counter.items())

@@ -12,8 +12,8 @@ import ast
 import re
 import textwrap
 
-from trl_rrtf.groups import Problem
 from trl_rrtf.python_source import parse_program
+from trl_rrtf.rows.records import Problem
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _TILDES = re.compile(r"^[ \t]*~~~", re.MULTILINE)

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from trl_rrtf.groups import Messages
+from trl_rrtf.rows.records import Messages
 from trl_rrtf.sampling.config import SamplingConfig
+from trl_rrtf.sampling.draws import Draws
+from trl_rrtf.sampling.engines import ENGINES
 
 
 class Sampler(Protocol):
     """Draws texts from a model."""
 
-    def sample(
-        self,
-        prompts: Sequence[str | Messages],
-        *,
-        seeds: Sequence[Sequence[int]],
-        temperature: float,
-        top_p: float,
-        top_k: int,
-        max_new_tokens: int,
-        stop_strings: Sequence[str],
-    ) -> list[list[str]]:
+    def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
         """Draws texts for each prompt, one per seed.
 
         Args:
             prompts: Texts, or messages for a chat model.
-            seeds: For each prompt the seeds of its texts, equally many. A text depends on its own seed and prompt alone (up to
-                rounding, where prompts share a batch).
-            temperature: 0 is greedy.
-            top_p: Nucleus.
-            top_k: Only the so many likeliest tokens, or 0 for all.
-            max_new_tokens: Longest text, in tokens.
-            stop_strings: A text ends before the first of them.
+            draws: How, with the seeds of each prompt's texts.
 
         Returns:
             One list per prompt; the texts are without prompt and special tokens.
@@ -46,8 +32,8 @@ class Sampler(Protocol):
 class StreamingSampler(Sampler, Protocol):
     """A sampler that answers prompt by prompt, such as an endpoint."""
 
-    def stream(self, prompts: Sequence[str | Messages], **settings: Any) -> Iterator[tuple[int, list[str]]]:
-        """Yields (index of the prompt, its texts) as each is answered; settings as in `sample`."""
+    def stream(self, prompts: Sequence[str | Messages], draws: Draws) -> Iterator[tuple[int, list[str]]]:
+        """Yields (index of the prompt, its texts) as each is answered; otherwise as `sample`."""
         ...
 
 
@@ -66,24 +52,30 @@ def candidate_seeds(config: SamplingConfig, problem_id: str, model: str) -> list
     return [int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) >> 1 for key in keys]
 
 
+def make_draws(config: SamplingConfig, problem_ids: Sequence[str], model: str) -> Draws:
+    """What is drawn for a batch of problems.
+
+    Args:
+        config: How, and `num_generations` of each.
+        problem_ids: The problems, in the order of their prompts.
+        model: Name of the model.
+    """
+    return Draws(
+        seeds=[candidate_seeds(config, problem_id, model) for problem_id in problem_ids],
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        max_new_tokens=config.max_new_tokens,
+        stop_strings=config.stop_strings,
+    )
+
+
 def make_sampler(config: SamplingConfig) -> Sampler:
     """Loads the model of a configuration.
 
     Raises:
         LoadError: The model is not there.
+        ConfigError: The engine's package is not installed, or what it needs is missing.
     """
-    if config.engine == "onnx":
-        from trl_rrtf.sampling.onnx_sampler import OnnxSampler
-
-        return OnnxSampler(config.model, config.device)
-    if config.engine == "openai":
-        from trl_rrtf.sampling.openai_sampler import OpenAISampler
-
-        return OpenAISampler(config)
-    if config.engine == "vllm":
-        from trl_rrtf.sampling.vllm_sampler import VLLMSampler
-
-        return VLLMSampler(config.model, dtype=config.dtype)
-    from trl_rrtf.sampling.transformers_sampler import TransformersSampler  # imports torch
-
-    return TransformersSampler(config.model, dtype=config.dtype)
+    engine = ENGINES[config.engine]
+    return engine.make(config.model, engine.options_in(config))

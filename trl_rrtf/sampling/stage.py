@@ -2,55 +2,93 @@
 
 Texts are drawn model by model, in batches of problems of like length, and each batch is written to a journal at once, so that a
 killed run samples nothing twice. When all are there, the groups are put together in the order of the problems. Problems stream
-from their source each time they are needed; no list of them is kept.
+from their input each time they are needed; no list of them is kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Container, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from trl_rrtf.cluster import map_on_cluster
-from trl_rrtf.errors import ConfigError, LoadError, RowError
-from trl_rrtf.groups import CandidateGroup, Problem
-from trl_rrtf.model_paths import require_model
-from trl_rrtf.problems import iterate_problems
-from trl_rrtf.prompts import render_prompt
+from trl_rrtf.errors import ConfigError, RowError
+from trl_rrtf.models.paths import model_fingerprint, model_name, require_model
+from trl_rrtf.options import settings_of
+from trl_rrtf.problems import check_problems, iterate_problems
 from trl_rrtf.python_source import parse_program
-from trl_rrtf.row_files import Journal, ResumableWriter, fingerprint, stream_rows
+from trl_rrtf.rows.files import fingerprint, stream_rows
+from trl_rrtf.rows.prompts import render_prompt
+from trl_rrtf.rows.records import Candidate, CandidateGroup, Problem
+from trl_rrtf.rows.resumable import Journal
+from trl_rrtf.rows.stage import RowStage
+from trl_rrtf.rows.summary import Summary, of_this_run
 from trl_rrtf.sampling.config import SampleArguments, SamplingConfig
+from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.sampling.extraction import extract_program
-from trl_rrtf.sampling.sampler import Sampler, StreamingSampler, candidate_seeds, make_sampler
-
-RAW_COLUMN = "raw_completions"
-"""Column with what the models wrote, before extraction; null for references."""
-
-_WITHOUT_EFFECT_ON_ROWS = (
-    "base_url",
-    "api_key_env",
-    "max_concurrency",
-    "requests_per_minute",
-    "max_retries",
-    "request_timeout",
-    "input_price",
-    "output_price",
-)
-"""Settings that may differ when a run goes on."""
-
-_FILES_AND_MACHINES = ("problems", "output", "overwrite", "cluster")
+from trl_rrtf.sampling.sampler import Sampler, StreamingSampler, make_draws, make_sampler
 
 _WINDOW = 16
 """Batches among which problems are sorted by length."""
 
 
-def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Sampler | None = None) -> dict[str, Any]:
+@dataclasses.dataclass(kw_only=True)
+class SampleSummary(Summary):
+    """What the `sample` stage did.
+
+    Attributes:
+        problems: Problems.
+        candidates: Candidates of all of them, also those of earlier runs; references are not counted.
+        that_compile: Candidates that are Python.
+        that_differ: Different programs, counted within each problem.
+        references: Reference solutions among the teachers.
+        sampled_now: Texts that were drawn in this run of the stage.
+        candidates_per_second: The same per second of wall-clock time, loading the models included.
+        usage: Name of a model -> requests, tokens and costs in this run, where its engine counts them.
+        output: The candidate groups.
+    """
+
+    problems: int
+    candidates: int
+    that_compile: int
+    that_differ: int
+    references: int
+    sampled_now: int = of_this_run()
+    candidates_per_second: float = of_this_run(0.0)
+    usage: dict[str, dict[str, Any]] = of_this_run(default_factory=dict)
+    output: str
+
+    @property
+    def share_that_compile(self) -> float:
+        """Candidates that compile, of all."""
+        return self.that_compile / max(1, self.candidates)
+
+    @property
+    def share_that_differ(self) -> float:
+        """Candidates that differ from the others of their problem, of all."""
+        return self.that_differ / max(1, self.candidates)
+
+    def table(self) -> dict[str, Any]:
+        """What to show: label -> value."""
+        return {
+            "problems": self.problems,
+            "candidates": self.candidates,
+            "that compile": f"{self.that_compile} ({self.share_that_compile:.1%})",
+            "that differ": f"{self.that_differ} ({self.share_that_differ:.1%})",
+            "references": self.references,
+            "sampled now": self.sampled_now,
+            "candidates per second": self.candidates_per_second,
+            **{f"usage of {model}": usage for model, usage in self.usage.items()},
+            "output": self.output,
+        }
+
+
+def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Sampler | None = None) -> SampleSummary:
     """Samples candidates for every problem; an interrupted run goes on with the batch where it stopped.
 
     Args:
@@ -59,51 +97,168 @@ def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Samp
         sampler: A loaded model, the only one; by default those of the settings, each loaded when it is needed.
 
     Returns:
-        A summary: problems, candidates, the shares that compile and that differ, candidates per second.
+        Problems, candidates, how many compile and differ, candidates per second.
 
     Raises:
         LoadError: A model or the problems are not there.
         RowError: A row breaks the format; found before a model is loaded.
         OutputError: The output cannot be written, or another one stands in the way.
+        ConfigError: Options contradict each other, or the output is an input.
     """
-    models = [config.model, *arguments.models]
-    if sampler is None:
-        _require_models(models, config.engine)
-    elif len(models) > 1:
-        raise ConfigError("`models`: a loaded sampler is one model; leave `sampler` out to sample from several")
-    if arguments.cluster and (config.engine == "openai" or sampler is not None):
-        raise ConfigError("`cluster`: an endpoint or a loaded sampler needs none; leave it out")
-    configs = [_draws_of(config, model, heat) for model in models for heat in arguments.temperatures or [config.temperature]]
-    num_problems = sum(1 for _ in _groups(arguments))
-    if not num_problems:
-        raise LoadError(f"`problems`: `{arguments.problems}` has no problem; give a file with at least one")
-    started, drawn = time.monotonic(), 0
-    settings = _settings(arguments, config)
-    usage: dict[str, Any] = {}
-    with (
-        ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer,
-        Journal(f"{arguments.output}.draws", overwrite=arguments.overwrite) as journal,
-    ):
-        if not writer.finished:
-            loaded = _LoadedSampler(sampler)
-            for number, draws_config in enumerate(configs):
-                drawn += _draw_all(arguments, draws_config, journal, number * num_problems, num_problems, loaded)
-            usage = loaded.usage
-            for index, group in enumerate(islice(_groups(arguments), writer.rows_done, None), start=writer.rows_done):
-                draws = [journal[number * num_problems + index] for number in range(len(configs))]
-                writer.write([_add_candidates(group, configs, draws, arguments.deduplicate)])
-            writer.finish()
-        journal.close(remove=True)
-    return {**_summary(arguments.output), **_speed(drawn, time.monotonic() - started), **usage, "output": arguments.output}
+    return _SampleStage(arguments, config, sampler).run()
 
 
-def _require_models(models: list[str], engine: str) -> None:
-    names = [_shown_name(model) for model in models]
+def require_models(models: Sequence[str], config: SamplingConfig) -> None:
+    """Refuses models that are not there, or that their candidates could not be told apart by.
+
+    Args:
+        models: All models of a run.
+        config: Its `engine` says whether they are folders here.
+
+    Raises:
+        LoadError: A folder is not there, or holds no model.
+        ConfigError: Two models have one name.
+    """
+    names = [model_name(model) for model in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"`models`: candidates are told apart by their model's name, got {', '.join(names)}; rename a folder")
-    if engine != "openai":
+    if not ENGINES[config.engine].is_remote:
         for model in models:
             require_model(model)
+
+
+class _SampleStage(RowStage[SampleSummary]):
+    name = "sample"
+    unit = "problem"
+    summary_type = SampleSummary
+
+    def __init__(self, arguments: SampleArguments, config: SamplingConfig, sampler: Sampler | None) -> None:
+        super().__init__(arguments, config)
+        self._arguments, self._config, self._sampler = arguments, config, sampler
+        self._models = [config.model, *arguments.models]
+        temperatures = arguments.temperatures or [config.temperature]
+        self._draws = [_draws_of(config, model, temperature) for model in self._models for temperature in temperatures]
+        self._loaded = _LoadedSampler(sampler)
+        self._journal_path = Path(f"{arguments.output}.draws")
+        self._sampled_now, self._seconds = 0, 0.0
+
+    def check(self) -> int:
+        is_remote = ENGINES[self._config.engine].is_remote
+        if self._sampler is None:
+            require_models(self._models, self._config)
+        elif len(self._models) > 1:
+            raise ConfigError("`models`: a loaded sampler is one model; leave `sampler` out to sample from several")
+        if self._arguments.cluster and (is_remote or self._sampler is not None):
+            raise ConfigError("`cluster`: an endpoint or a loaded sampler needs none; leave it out")
+        arguments = self._arguments
+        self._num_problems = check_problems(arguments.input, arguments.where, arguments.limit)
+        for _ in self._groups():  # the candidates that problems have already
+            pass
+        return self._num_problems * len(self._draws)
+
+    def settings(self) -> dict[str, Any]:
+        is_remote = ENGINES[self._config.engine].is_remote
+        return {
+            **settings_of(self._arguments, without=("input",)),
+            **settings_of(self._config),
+            "input": fingerprint(self._arguments.input),
+            "model_fingerprint": {} if is_remote else {model: model_fingerprint(model) for model in self._models},
+        }
+
+    def rows(self, done: int) -> Iterator[CandidateGroup]:
+        started = time.monotonic()
+        with Journal(self._journal_path) as journal:
+            for number, config in enumerate(self._draws):
+                self._draw_all(config, journal, first_place=number * self._num_problems)
+            self._seconds = time.monotonic() - started
+            for index, group in enumerate(islice(self._groups(), done, None), start=done):
+                places = range(index, self._num_problems * len(self._draws), self._num_problems)
+                yield self._with_candidates(group, [journal[place] for place in places])
+
+    def throw_away(self) -> None:
+        self._journal_path.unlink(missing_ok=True)
+
+    def clean_up(self) -> None:
+        self._journal_path.unlink(missing_ok=True)
+
+    def summary(self, rows_file: Path) -> SampleSummary:
+        summary = SampleSummary(
+            problems=0,
+            candidates=0,
+            that_compile=0,
+            that_differ=0,
+            references=0,
+            sampled_now=self._sampled_now,
+            candidates_per_second=round(self._sampled_now / max(self._seconds, 1e-9), 2),
+            usage=self._loaded.usage,
+            output=self._arguments.output,
+        )
+        for group in stream_rows(rows_file, CandidateGroup):
+            programs = [candidate.program for candidate in group.candidates if candidate.source != "reference"]
+            summary.problems += 1
+            summary.candidates += len(programs)
+            summary.that_compile += sum(map(_compiles, programs))
+            summary.that_differ += len(set(programs))
+            summary.references += len(group.candidates) - len(programs)
+        return summary
+
+    def _groups(self) -> Iterator[CandidateGroup]:
+        arguments = self._arguments
+        return map(_earlier_candidates, iterate_problems(arguments.input, arguments.where, arguments.limit))
+
+    def _draw_all(self, config: SamplingConfig, journal: Journal, first_place: int) -> None:
+        """Draws what the journal lacks of one model at one temperature."""
+        done = sum(first_place + index in journal for index in range(self._num_problems))
+        self.progress.set_description(f"sample {model_name(config.model)} at {config.temperature:g}")
+        self.progress.update(done)
+        if done == self._num_problems:
+            return
+        drawn, started = 0, time.monotonic()
+        for pieces in self._pieces(config, journal, self._batches_to_draw(config, journal, first_place)):
+            new = sum(place not in journal for place in pieces)  # a batch that was done in part is repeated as a whole
+            journal.add(pieces)
+            drawn += sum(map(len, pieces.values()))
+            self.progress.update(new)
+            self.progress.set_postfix_str(f"{drawn / (time.monotonic() - started):.1f} candidates/s")
+        self._sampled_now += drawn
+
+    def _batches_to_draw(
+        self, config: SamplingConfig, journal: Journal, first_place: int
+    ) -> Iterator[dict[int, CandidateGroup]]:
+        """The batches, by place in the journal, without those that are done."""
+        for batch in _batches(self._groups(), config.batch_size):
+            if any(first_place + index not in journal for index in batch):
+                yield {first_place + index: group for index, group in batch.items()}
+
+    def _pieces(
+        self, config: SamplingConfig, journal: Journal, batches: Iterator[dict[int, CandidateGroup]]
+    ) -> Iterator[dict[int, list[str]]]:
+        """Draws batches here or on the cluster; yields them as they are done."""
+        if self._arguments.cluster:
+            items = ((min(batch), [[place, group.to_row()] for place, group in batch.items()]) for batch in batches)
+            drawer = partial(_BatchDrawer, config)
+            for _, pieces in map_on_cluster(self._arguments.cluster, drawer, items, whole_machines=True):
+                yield dict(pieces)
+            return
+        sampler = self._loaded.of(config)
+        try:
+            for batch in batches:
+                yield from draw(batch, config, sampler, journal)
+        finally:
+            self._loaded.count_usage(sampler, config)
+
+    def _with_candidates(self, group: CandidateGroup, texts_of_draws: list[list[str]]) -> CandidateGroup:
+        """Puts the new candidates behind those that the group has."""
+        candidates = list(group.candidates)
+        for config, texts in zip(self._draws, texts_of_draws, strict=True):
+            candidates += [
+                Candidate(program=extract_program(text, group), source=config.source, model=model_name(config.model), raw=text)
+                for text in texts
+            ]
+        has_reference = any(candidate.source == "reference" for candidate in group.candidates)
+        if self._config.include_reference and group.reference_solution is not None and not has_reference:
+            candidates.append(Candidate(program=group.reference_solution, source="reference", model="reference"))
+        return CandidateGroup.from_problem(group, _without_repeats(candidates) if self._arguments.deduplicate else candidates)
 
 
 def _draws_of(config: SamplingConfig, model: str, temperature: float) -> SamplingConfig:
@@ -113,12 +268,30 @@ def _draws_of(config: SamplingConfig, model: str, temperature: float) -> Samplin
     return replace(config, model=model, temperature=temperature, num_generations=num_generations)
 
 
+def _earlier_candidates(problem: Problem) -> CandidateGroup:
+    """A problem row that has candidates already keeps them; a new one starts with none."""
+    present = [name for name in CandidateGroup.COLUMNS if name in problem.extra]
+    if present and len(present) < len(CandidateGroup.COLUMNS):
+        missing = ", ".join(f"`{name}`" for name in CandidateGroup.COLUMNS if name not in present)
+        raise RowError(f"problem {problem.problem_id}", None, f"a candidate group also needs {missing}")
+    if present:
+        return CandidateGroup.from_row(problem.to_row(), f"problem {problem.problem_id}")
+    return CandidateGroup.from_problem(problem, [])
+
+
+def _without_repeats(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Equal programs once; a teacher's program stays a teacher's, also where a student wrote the same."""
+    teachers_first = sorted(candidates, key=lambda candidate: not candidate.is_teachers)
+    kept = {candidate.program: candidate for candidate in reversed(teachers_first)}
+    return [candidate for candidate in candidates if kept[candidate.program] is candidate]
+
+
 class _LoadedSampler:
     """The model that draws now, loaded when it is needed; the one before it is let go."""
 
     def __init__(self, sampler: Sampler | None) -> None:
         self._sampler, self._given, self._model = sampler, sampler is not None, ""
-        self.usage: dict[str, Any] = {}
+        self.usage: dict[str, dict[str, Any]] = {}
 
     def of(self, config: SamplingConfig) -> Sampler:
         if not self._given and (self._sampler is None or self._model != config.model):
@@ -127,90 +300,10 @@ class _LoadedSampler:
         assert self._sampler is not None
         return self._sampler
 
-    def count_usage(self, sampler: Sampler) -> None:
+    def count_usage(self, sampler: Sampler, config: SamplingConfig) -> None:
         """Tokens and costs, where the sampler counts them."""
         if hasattr(sampler, "usage"):
-            self.usage = {**self.usage, f"usage of {self._model or 'the sampler'}": sampler.usage()}
-
-
-def _settings(arguments: SampleArguments, config: SamplingConfig) -> dict[str, Any]:
-    source = fingerprint(arguments.problems) if Path(arguments.problems).exists() else arguments.problems
-    run = {name: value for name, value in asdict(arguments).items() if name not in _FILES_AND_MACHINES}
-    draws = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT_ON_ROWS}
-    return {"stage": "sample", "problems": source, **run, **draws}
-
-
-def _groups(arguments: SampleArguments) -> Iterator[CandidateGroup]:
-    return map(_earlier_candidates, iterate_problems(arguments.problems, arguments.where, arguments.limit))
-
-
-def _earlier_candidates(problem: Problem) -> CandidateGroup:
-    """A problem row that has candidates already keeps them; a new one starts with none."""
-    columns = ("completions", "sources", "models")
-    present = [name for name in columns if name in problem.extra]
-    if present and len(present) < len(columns):
-        missing = ", ".join(f"`{name}`" for name in columns if name not in present)
-        raise RowError(f"problem {problem.problem_id}", None, f"a candidate group also needs {missing}")
-    if present:
-        return CandidateGroup.from_row(problem.to_row(), f"problem {problem.problem_id}")
-    return CandidateGroup.from_problem(problem, completions=[], sources=[], models=[])
-
-
-def _draw_all(
-    arguments: SampleArguments,
-    config: SamplingConfig,
-    journal: Journal,
-    first_place: int,
-    num_problems: int,
-    loaded: _LoadedSampler,
-) -> int:
-    """Draws what the journal lacks of one model at one temperature; returns the number of candidates."""
-    done = sum(first_place + index in journal for index in range(num_problems))
-    if done == num_problems:
-        return 0
-    batches = _batches_to_draw(arguments, config, journal, first_place)
-    if arguments.cluster:
-        all_pieces = _draw_on_cluster(arguments.cluster, config, batches)
-    else:
-        all_pieces = _draw_here(config, batches, journal, loaded)
-    drawn, started = 0, time.monotonic()
-    title = f"sample {_shown_name(config.model)} at {config.temperature:g}"
-    with tqdm(total=num_problems, initial=done, desc=title, unit="problem") as bar:
-        for pieces in all_pieces:
-            journal.add(pieces)
-            drawn += sum(map(len, pieces.values()))
-            bar.update(len(pieces))
-            bar.set_postfix_str(f"{drawn / (time.monotonic() - started):.1f} candidates/s")
-    return drawn
-
-
-def _batches_to_draw(
-    arguments: SampleArguments, config: SamplingConfig, journal: Journal, first_place: int
-) -> Iterator[dict[int, CandidateGroup]]:
-    """The batches, by place in the journal, without those that are done."""
-    for batch in _batches(_groups(arguments), config.batch_size):
-        if any(first_place + index not in journal for index in batch):
-            yield {first_place + index: group for index, group in batch.items()}
-
-
-def _draw_here(
-    config: SamplingConfig, batches: Iterator[dict[int, CandidateGroup]], journal: Journal, loaded: _LoadedSampler
-) -> Iterator[dict[int, list[str]]]:
-    sampler = loaded.of(config)
-    try:
-        for batch in batches:
-            yield from draw(batch, config, sampler, journal)
-    finally:
-        loaded.count_usage(sampler)
-
-
-def _draw_on_cluster(
-    address: str, config: SamplingConfig, batches: Iterator[dict[int, CandidateGroup]]
-) -> Iterator[dict[int, list[str]]]:
-    """Draws the same batches, on the machines of a cluster; yields them as they are done."""
-    items = ((min(batch), [[place, group.to_row()] for place, group in batch.items()]) for batch in batches)
-    for _, pieces in map_on_cluster(address, partial(_BatchDrawer, config), items, whole_machines=True):
-        yield dict(pieces)
+            self.usage[model_name(config.model)] = sampler.usage()
 
 
 class _BatchDrawer:
@@ -234,7 +327,7 @@ def _batches(groups: Iterator[CandidateGroup], size: int) -> Iterator[dict[int, 
 
 
 def draw(
-    todo: dict[int, Any], config: SamplingConfig, sampler: Sampler, done: Container[int] = ()
+    todo: dict[int, CandidateGroup], config: SamplingConfig, sampler: Sampler, done: Container[int] = ()
 ) -> Iterator[dict[int, list[str]]]:
     """Draws the texts of a batch of problems, by their places.
 
@@ -250,72 +343,14 @@ def draw(
     """
     if isinstance(sampler, StreamingSampler):
         todo = {place: problem for place, problem in todo.items() if place not in done}
-    name = _shown_name(config.model)
     prompts = [render_prompt(problem, config.prompt_style) for problem in todo.values()]
-    settings: dict[str, Any] = {
-        "seeds": [candidate_seeds(config, problem.problem_id, name) for problem in todo.values()],
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "top_k": config.top_k,
-        "max_new_tokens": config.max_new_tokens,
-        "stop_strings": config.stop_strings,
-    }
+    draws = make_draws(config, [problem.problem_id for problem in todo.values()], model_name(config.model))
     places = list(todo)
     if isinstance(sampler, StreamingSampler):
-        for index, texts in sampler.stream(prompts, **settings):
+        for index, texts in sampler.stream(prompts, draws):
             yield {places[index]: texts}
     else:
-        yield dict(zip(places, sampler.sample(prompts, **settings), strict=True))
-
-
-def _add_candidates(
-    group: CandidateGroup, configs: list[SamplingConfig], draws: list[list[str]], deduplicate: bool
-) -> CandidateGroup:
-    candidates = list(zip(group.completions, group.sources, group.models, _earlier_raw(group), strict=True))
-    for config, texts in zip(configs, draws, strict=True):
-        name = _shown_name(config.model)
-        candidates += [(extract_program(text, group), config.source, name, text) for text in texts]
-    if configs[0].include_reference and group.reference_solution is not None and "reference" not in group.sources:
-        candidates.append((group.reference_solution, "reference", "reference", None))
-    if deduplicate:  # a teacher's program stays a teacher's, also where a student wrote the same
-        teachers_first = sorted(candidates, key=lambda candidate: candidate[1] == "student")
-        kept = {candidate[0]: candidate for candidate in reversed(teachers_first)}
-        candidates = [candidate for candidate in candidates if kept[candidate[0]] is candidate]
-    combined = CandidateGroup.from_problem(
-        group,
-        completions=[candidate[0] for candidate in candidates],
-        sources=[candidate[1] for candidate in candidates],
-        models=[candidate[2] for candidate in candidates],
-    )
-    combined.extra = {**group.extra, RAW_COLUMN: [candidate[3] for candidate in candidates]}
-    return combined
-
-
-def _earlier_raw(group: CandidateGroup) -> list[str | None]:
-    raw: list[str | None] = group.extra.get(RAW_COLUMN) or [None] * len(group.completions)
-    return raw
-
-
-def _shown_name(model: str) -> str:
-    return Path(model).name if Path(model).exists() else model
-
-
-def _speed(drawn: int, seconds: float) -> dict[str, Any]:
-    return {"sampled now": drawn, "candidates per second": round(drawn / seconds, 2)}
-
-
-def _summary(output: str) -> dict[str, Any]:
-    counts = dict.fromkeys(("problems", "candidates", "that compile", "that differ", "references"), 0)
-    for group in stream_rows(output, CandidateGroup):
-        entries = zip(group.completions, group.sources, strict=True)
-        programs = [program for program, source in entries if source != "reference"]
-        counts["problems"] += 1
-        counts["candidates"] += len(programs)
-        counts["that compile"] += sum(map(_compiles, programs))
-        counts["that differ"] += len(set(programs))
-        counts["references"] += len(group.completions) - len(programs)
-    shares = {name: counts[name] / max(1, counts["candidates"]) for name in ("that compile", "that differ")}
-    return {**counts, **shares}
+        yield dict(zip(places, sampler.sample(prompts, draws), strict=True))
 
 
 def _compiles(program: str) -> bool:

@@ -1,97 +1,98 @@
-"""The `score` stage: a teacher model's own opinion of candidates: log-probabilities, for `passed_preference` in the ranking."""
+"""The `teacher-logprobs` stage: a teacher model's own opinion of candidates, for `passed_preference` in the ranking."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from trl_rrtf.errors import ConfigError
-from trl_rrtf.groups import CandidateGroup
-from trl_rrtf.model_paths import require_model
-from trl_rrtf.prompts import PROMPT_STYLES, render_prompt
-from trl_rrtf.row_files import ResumableWriter, check_rows, fingerprint, stream_rows
-from trl_rrtf.sampling.config import DTYPES
-
-COLUMN = "teacher_log_probs"
-"""Column with one number per candidate: mean log-probability in nats per token."""
+from trl_rrtf.models.paths import model_fingerprint, require_model
+from trl_rrtf.options import settings_of
+from trl_rrtf.rows.files import check_rows, fingerprint, stream_rows
+from trl_rrtf.rows.prompts import render_prompt
+from trl_rrtf.rows.records import CandidateGroup
+from trl_rrtf.rows.stage import RowStage
+from trl_rrtf.rows.summary import Summary, of_this_run
+from trl_rrtf.sampling.config import TeacherLogProbsArguments, TeacherLogProbsConfig
 
 
-@dataclass
-class ScoreArguments:
-    """Files of the `score` stage.
+@dataclass(kw_only=True)
+class TeacherLogProbsSummary(Summary):
+    """What the `teacher-logprobs` stage did.
 
     Attributes:
-        input: Candidate groups.
-        output: The same with a further column, `.jsonl` or `.parquet`.
-        overwrite: Throw away an earlier output.
+        groups: Problems.
+        candidates: Candidates of all of them.
+        read_now: Candidates that the teacher read in this run of the stage.
+        output: The groups, with the column `teacher_log_probs`.
     """
 
-    input: str = field(metadata={"help": "Candidate groups: a file, or a Hub data set id."})
-    output: str = field(metadata={"help": "Where they go, with the column `teacher_log_probs` (.jsonl or .parquet)."})
-    overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier output."})
+    groups: int
+    candidates: int
+    read_now: int = of_this_run()
+    output: str
 
 
-@dataclass
-class ScoreConfig:
-    """Which teacher, and how it reads the candidates.
+def run_teacher_log_probs(arguments: TeacherLogProbsArguments, config: TeacherLogProbsConfig) -> TeacherLogProbsSummary:
+    """Adds the mean log-probability of each candidate under a teacher, in nats per token.
 
-    Attributes:
-        model: Folder or Hub id.
-        prompt_style: How the problem becomes the prompt.
-        dtype: Precision of the weights.
-        batch_size: Candidates per forward pass.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    model: str = field(metadata={"help": "The teacher: a folder, or a Hub id."})
-    prompt_style: str = field(
-        default="chat", metadata={"help": "How the problem becomes the prompt.", "choices": list(PROMPT_STYLES)}
-    )
-    dtype: str = field(default="auto", metadata={"help": "Precision of the weights.", "choices": list(DTYPES)})
-    batch_size: int = field(default=8, metadata={"help": "Candidates per forward pass."})
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        for name, choices in (("prompt_style", tuple(PROMPT_STYLES)), ("dtype", DTYPES)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"`{name}`: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.batch_size < 1:
-            raise ConfigError(f"`batch_size`: expected at least 1, got {self.batch_size}")
-
-
-def run_score(arguments: ScoreArguments, config: ScoreConfig) -> dict[str, Any]:
-    """Adds the teacher's log-probabilities; an interrupted run goes on with the group where it stopped.
+    An interrupted run goes on with the group where it stopped.
 
     Returns:
-        A summary: groups and candidates.
+        Groups and candidates.
 
     Raises:
         LoadError: The model or the rows are not there.
         RowError: A row breaks the format; found before the model is loaded.
+        OutputError: The output cannot be written, or another one stands in the way.
+        ConfigError: The output is the input.
     """
-    require_model(config.model)
-    num_groups = check_rows(arguments.input, CandidateGroup)
-    settings = {"stage": "score", "input": fingerprint(arguments.input), **asdict(config)}
-    candidates = 0
-    with ResumableWriter(arguments.output, settings, overwrite=arguments.overwrite) as writer:
-        if not writer.finished:
-            teacher = _Teacher(config)
-            groups = islice(stream_rows(arguments.input, CandidateGroup), writer.rows_done, None)
-            for group in tqdm(groups, total=num_groups, initial=writer.rows_done, desc="score", unit="group"):
-                group.extra[COLUMN] = teacher.mean_log_probs(group)
-                candidates += len(group.completions)
-                writer.write([group])
-            writer.finish()
-    return {"groups": num_groups, "candidates scored now": candidates, "output": arguments.output}
+    return _TeacherLogProbsStage(arguments, config).run()
+
+
+class _TeacherLogProbsStage(RowStage[TeacherLogProbsSummary]):
+    name = "teacher-logprobs"
+    summary_type = TeacherLogProbsSummary
+
+    def __init__(self, arguments: TeacherLogProbsArguments, config: TeacherLogProbsConfig) -> None:
+        super().__init__(arguments, config)
+        self._arguments, self._config = arguments, config
+        self._read_now = 0
+
+    def check(self) -> int:
+        require_model(self._config.model)
+        return check_rows(self._arguments.input, CandidateGroup)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "input": fingerprint(self._arguments.input),
+            **settings_of(self._config),
+            "model_fingerprint": model_fingerprint(self._config.model),
+        }
+
+    def rows(self, done: int) -> Iterator[CandidateGroup]:
+        self.progress.update(done)
+        teacher = _Teacher(self._config)
+        for group in islice(stream_rows(self._arguments.input, CandidateGroup), done, None):
+            for candidate, value in zip(group.candidates, teacher.mean_log_probs(group), strict=True):
+                candidate.teacher_log_prob = value
+            yield group
+            self._read_now += len(group.candidates)
+            self.progress.update()
+
+    def summary(self, rows_file: Path) -> TeacherLogProbsSummary:
+        counts = [len(group.candidates) for group in stream_rows(rows_file, CandidateGroup)]
+        return TeacherLogProbsSummary(
+            groups=len(counts), candidates=sum(counts), read_now=self._read_now, output=self._arguments.output
+        )
 
 
 class _Teacher:
-    def __init__(self, config: ScoreConfig) -> None:
+    """The loaded model."""
+
+    def __init__(self, config: TeacherLogProbsConfig) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -108,13 +109,14 @@ class _Teacher:
         else:
             chat = self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
             prompt_ids = chat["input_ids"]
-        distinct = [program for program in dict.fromkeys(group.completions) if program]
+        programs = [candidate.program for candidate in group.candidates]
+        distinct = [program for program in dict.fromkeys(programs) if program]
         values: dict[str, float] = {}
         for start in range(0, len(distinct), self._config.batch_size):
             batch = distinct[start : start + self._config.batch_size]
             ids = [self._tokenizer(program, add_special_tokens=False)["input_ids"] for program in batch]
             values.update(zip(batch, self._batch(prompt_ids, ids), strict=True))
-        return [values.get(program) for program in group.completions]
+        return [values.get(program) for program in programs]
 
     def _batch(self, prompt: list[int], completions: list[list[int]]) -> list[float]:
         """Rows padded on the right: prompt, completion, padding that no position before it sees."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trl_rrtf.groups import RankedGroup
+from trl_rrtf.rows.records import Messages, RankedGroup
 from trl_rrtf.training.losses.log_probs import length_normalized
 from trl_rrtf.training.ranked_dataset import to_ranked_group
 
@@ -25,10 +25,10 @@ _SHOWN_CHARACTERS = 200
 
 
 class RankedGroupsCallback(TrainerCallback):
-    """Shows, at every evaluation, the candidates of some groups with verdicts, scores and log-probabilities.
+    """Shows, at every evaluation, the candidates of some groups with outcomes, scores and log-probabilities.
 
     Prints a table per group and writes `ranked_groups/step-N.parquet` into the run's folder, a row per candidate: `step`,
-    `group`, `candidate`, `source`, `outcome` (of the row's `verdicts`, or null), `score`, `logp` (length-normalised), `rank`
+    `group`, `candidate`, `source`, `outcome` (of the row's `outcomes`, or null), `score`, `logp` (length-normalised), `rank`
     (1 for the likeliest), `completion`.
 
     ```python
@@ -71,25 +71,23 @@ class RankedGroupsCallback(TrainerCallback):
 
 def _candidate_rows(group: RankedGroup, logps: list[float], step: int, number: int) -> list[dict[str, Any]]:
     order = sorted(logps, reverse=True)
-    verdicts = group.extra.get("verdicts") or [None] * len(logps)
-    sources: Sequence[str | None] = group.sources or [None] * len(logps)
     return [
         {
             "step": step,
             "group": number,
             "candidate": index,
-            "source": sources[index],
-            "outcome": (verdicts[index] or {}).get("outcome"),
-            "score": group.scores[index],
+            "source": candidate.source,
+            "outcome": candidate.outcome,
+            "score": candidate.score,
             "logp": logp,
             "rank": 1 + order.index(logp),
-            "completion": _text(group.completions[index]),
+            "completion": _text(candidate.completion),
         }
-        for index, logp in enumerate(logps)
+        for index, (candidate, logp) in enumerate(zip(group.candidates, logps, strict=True))
     ]
 
 
-def _text(completion: Any) -> str:
+def _text(completion: str | Messages) -> str:
     return completion if isinstance(completion, str) else "\n".join(message["content"] for message in completion)
 
 

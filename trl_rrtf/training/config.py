@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from trl import SFTConfig
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.training.losses import LOSS_OPTIONS, PAIR_SCOPES, RANK_LOSSES
-from trl_rrtf.training.losses.fine_tuning import SFT_REDUCTIONS
-from trl_rrtf.training.losses.pairs import MARGIN_SCALINGS
-from trl_rrtf.training.options import GROUPS_WITHOUT_PAIRS, RRTFOptions
+from trl_rrtf.options import check_options, option, settings_of
+from trl_rrtf.training.losses import LOSS_OPTIONS, RANK_LOSSES
+from trl_rrtf.training.options import RRTFOptions
+
+WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "where the run lies, and which part of it is done": (
+        "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict",
+    ),
+    "what is told of it": (
+        "log_level", "log_level_replica", "log_on_each_node", "logging_dir", "logging_strategy", "logging_first_step",
+        "logging_steps", "logging_nan_inf_filter", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id",
+        "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics", "tpu_metrics_debug", "debug",
+        "include_tokens_per_second", "include_num_input_tokens_seen",
+    ),
+    "when and how checkpoints are saved": (
+        "save_strategy", "save_steps", "save_total_limit", "save_safetensors", "save_on_each_node", "save_only_model",
+        "enable_jit_checkpoint", "restore_callback_states_from_checkpoint",
+    ),
+    "the Hub": (
+        "push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision",
+        "push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token",
+    ),
+    "evaluation, which looks at the weights": (
+        "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "per_device_eval_batch_size",
+        "per_gpu_eval_batch_size", "eval_accumulation_steps", "prediction_loss_only", "include_inputs_for_metrics",
+        "include_for_metrics", "eval_do_concat_batches", "eval_use_gather_object", "batch_eval_metrics", "bf16_full_eval",
+        "fp16_full_eval", "jit_mode_eval", "metric_for_best_model", "greater_is_better",
+    ),
+    "where and by how many helpers the same numbers are computed": (
+        "use_cpu", "no_cuda", "use_mps_device", "local_rank", "ray_scope", "tpu_num_cores", "dataset_num_proc",
+        "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "dataloader_persistent_workers",
+        "dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout", "ddp_bucket_cap_mb",
+        "ddp_find_unused_parameters", "ddp_static_graph",
+    ),
+    "what is kept in memory, and what is computed again": (
+        "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
+        "activation_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps",
+    ),
+}  # fmt: skip
+"""Options that cannot change the trained weights, by the reason; both lines of transformers have some of their own."""
+
+CHOOSE_BY_EVALUATION = {
+    "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "bf16_full_eval", "fp16_full_eval", "logging_steps",
+    "metric_for_best_model", "greater_is_better", "save_strategy", "save_steps",
+}  # fmt: skip
+"""Those of them that decide after all where an evaluation chooses: the best checkpoint, or the moment of a lower learning
+rate. `logging_steps` is where `eval_steps` comes from."""
 
 # Option -> (values that RRTF can honour, what to do instead).
 _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -75,35 +117,45 @@ class RRTFConfig(RRTFOptions, SFTConfig):
         ConfigError: An option is out of range, or RRTF cannot honour it.
     """
 
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Always false: the trainer keeps just the columns that it needs."}
+    remove_unused_columns: bool = option("Always false: the trainer keeps just the columns that it needs.", default=False)
+    output_dir: str | None = option(
+        "Folder of the checkpoints and the trained model.", default=None, is_output=True, decides_output=False
     )
 
     def __post_init__(self) -> None:
-        """Checks RRTF's options, then those that it cannot honour."""
+        """Checks every option, then those that RRTF cannot honour."""
+        check_options(self)
+        self._given = self._snapshot()
         if self.bf16 is None and not torch.accelerator.is_available():
             self.bf16: bool | None = False
         super().__post_init__()
-        _check_choice("rank_loss", self.rank_loss, tuple(RANK_LOSSES))
-        _check_choice("sft_reduction", self.sft_reduction, SFT_REDUCTIONS)
-        _check_choice("groups_without_pairs", self.groups_without_pairs, GROUPS_WITHOUT_PAIRS)
-        _check_choice("margin_scaling", self.margin_scaling, MARGIN_SCALINGS)
-        if self.pair_scope is not None:
-            _check_choice("pair_scope", self.pair_scope, tuple(PAIR_SCOPES))
-        for name in ("rank_weight", "sft_weight", "rank_margin", "tie_bonus", "best_logp_penalty", "length_normalization"):
-            _check_number(name, getattr(self, name), least=0.0)
-        if not (math.isfinite(self.beta) and self.beta > 0):
-            raise ConfigError(f"`beta`: expected a finite number above 0, got {self.beta}")
-        for name in ("row_token_budget", "max_tokens_per_forward"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"`{name}`: expected a positive number or nothing, got {value}")
         self._check_contradictions()
         for name, (honoured, instead) in _UNSUPPORTED.items():
             value = getattr(self, name, honoured[0])
             if value not in honoured:
                 raise ConfigError(f"`{name}={value!r}` is not supported by RRTF: {instead}")
         self._keep_groups_whole()
+        self._filled_in = self._snapshot()
+
+    def deciding_options(self) -> dict[str, Any]:
+        """The options that decide the trained weights, JSON-able: all but those of `WITHOUT_EFFECT`.
+
+        They are as they were given, not as this machine fills them in (`bf16` where there is an accelerator), so that the same
+        command says the same everywhere.
+        """
+        chooses = self.load_best_model_at_end or self.lr_scheduler_type == "reduce_lr_on_plateau"
+        options = {}
+        for name, value in self._snapshot().items():
+            if chooses or name not in CHOOSE_BY_EVALUATION:
+                given = self._given[name]
+                was_changed = value != self._filled_in[name]  # by whoever made this configuration
+                is_parsed = isinstance(given, str) and isinstance(value, dict)  # JSON on the command line
+                options[name] = value if was_changed or is_parsed else given
+        return options
+
+    def _snapshot(self) -> dict[str, Any]:
+        without = {name for names in WITHOUT_EFFECT.values() for name in names}
+        return settings_of(self, without=without - CHOOSE_BY_EVALUATION)
 
     def _check_contradictions(self) -> None:
         """Refuses options that say opposite things, and options that the chosen loss does not have."""
@@ -134,13 +186,3 @@ class RRTFConfig(RRTFOptions, SFTConfig):
                 "`accelerator_config.dispatch_batches=True` is not supported by RRTF: it would cut groups apart; leave it out"
             )
         self.accelerator_config.dispatch_batches = False
-
-
-def _check_number(name: str, value: float, *, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise ConfigError(f"`{name}`: expected a finite number of at least {least:g}, got {value}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"`{name}`: expected one of {', '.join(choices)}, got {value!r}")

@@ -1,9 +1,10 @@
-"""RRTF's own training options, apart from `config.py` so that `--help` shows them without importing torch."""
+"""The `train` stage's arguments and RRTF's own options, apart from `config.py` so that `--help` needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from trl_rrtf.options import check_options, option
 from trl_rrtf.training.losses import PAIR_SCOPES, RANK_LOSSES
 from trl_rrtf.training.losses.fine_tuning import SFT_REDUCTIONS
 from trl_rrtf.training.losses.pairs import MARGIN_SCALINGS
@@ -17,6 +18,32 @@ _RANK_LOSS_HELP = "; ".join(f"`{name}`: {loss.summary}" for name, loss in RANK_L
 def _losses_with(option: str) -> str:
     """The losses that take an option, for its help text."""
     return ", ".join(f"`{name}`" for name, loss in RANK_LOSSES.items() if option in loss.options)
+
+
+@dataclass
+class TrainArguments:
+    """Model and data of the `train` stage, beside `RRTFConfig` and TRL's `ModelConfig`.
+
+    Attributes:
+        input: Ranked groups to train on.
+        model: Model to train; the same as TRL's `model_name_or_path`.
+        eval_dataset: Ranked groups to evaluate on, or None.
+        show_groups: So many evaluation groups are shown at every evaluation.
+    """
+
+    input: str = option("Ranked groups to train on: a file, or a Hub data set id.", is_input=True, aliases=("--dataset",))
+    model: str | None = option("Model to train: a folder, or a Hub id.", default=None, is_input=True)
+    eval_dataset: str | None = option("Ranked groups to evaluate on.", default=None, is_input=True)
+    show_groups: int = option(
+        "Show so many groups of `eval_dataset` at every evaluation, as tables and Parquet files.",
+        default=0,
+        at_least=0,
+        decides_output=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        check_options(self)
 
 
 @dataclass
@@ -42,95 +69,75 @@ class RRTFOptions:
         max_tokens_per_forward: Tokens that go through the model at once.
     """
 
-    rank_loss: str = field(
-        default="rrtf",
-        metadata={"help": f"Ranking objective. {_RANK_LOSS_HELP}.", "choices": list(RANK_LOSSES)},
-    )
-    rank_weight: float = field(default=1.0, metadata={"help": "Weight of the ranking term; 0 turns it off."})
-    pair_scope: str | None = field(
+    rank_loss: str = option(f"Ranking objective. {_RANK_LOSS_HELP}.", default="rrtf", choices=tuple(RANK_LOSSES))
+    rank_weight: float = option("Weight of the ranking term; 0 turns it off.", default=1.0, at_least=0)
+    pair_scope: str | None = option(
+        "Which candidates of a group are compared: `teacher_student`: a teacher above a student; `all`: all of "
+        "unequal scores; `best_against_rest`: the best-scored against every other. Default: as the objective's paper does.",
         default=None,
-        metadata={
-            "help": "Which candidates of a group are compared: `teacher_student`: a teacher above a student; `all`: all of "
-            "unequal scores; `best_against_rest`: the best-scored against every other. Default: as the objective's paper does.",
-            "choices": list(PAIR_SCOPES),
-        },
+        choices=tuple(PAIR_SCOPES),
     )
-    length_normalization: float = field(
+    length_normalization: float = option(
+        "A candidate's log-likelihood is divided by its length to this power: 1 the mean per token (RRTF, SimPO), 0 the sum "
+        "(DPO).",
         default=1.0,
-        metadata={
-            "help": "A candidate's log-likelihood is divided by its length to this power: 1 the mean per token (RRTF, SimPO), "
-            "0 the sum (DPO)."
-        },
+        at_least=0,
     )
-    beta: float = field(default=1.0, metadata={"help": f"Inverse temperature, of {_losses_with('beta')}."})
-    rank_margin: float = field(
+    beta: float = option(f"Inverse temperature, of {_losses_with('beta')}.", default=1.0, above=0)
+    rank_margin: float = option(
+        f"By how much a pair should be apart, of {_losses_with('rank_margin')}; SimPO's gamma over beta.",
         default=0.0,
-        metadata={"help": f"By how much a pair should be apart, of {_losses_with('rank_margin')}; SimPO's gamma over beta."},
+        at_least=0,
     )
-    margin_scaling: str = field(
+    margin_scaling: str = option(
+        "The margin of a pair: `constant`, times the difference of their `rank`, or of their `score`.",
         default="constant",
-        metadata={
-            "help": "The margin of a pair: `constant`, times the difference of their `rank`, or of their `score`.",
-            "choices": list(MARGIN_SCALINGS),
-        },
+        choices=MARGIN_SCALINGS,
     )
-    tie_bonus: float = field(
+    tie_bonus: float = option(
+        "Added to the score of every teacher's candidate, so that it wins a tie; for data sets that were ranked without one "
+        "(`trl-rrtf rank` adds `teacher_bonus`).",
         default=0.0,
-        metadata={
-            "help": "Added to the score of every teacher's candidate, so that it wins a tie; for data sets that were ranked "
-            "without one (`trl-rrtf rank` adds `teacher_bonus`)."
-        },
+        at_least=0,
     )
-    use_reference_model: bool = field(
+    use_reference_model: bool = option(
+        "The ranking term uses log-probabilities relative to the initial model's (DPO), which are computed once, before "
+        "training.",
         default=False,
-        metadata={
-            "help": "The ranking term uses log-probabilities relative to the initial model's (DPO), which are computed once, "
-            "before training."
-        },
     )
-    best_logp_penalty: float = field(
+    best_logp_penalty: float = option(
+        "Weight of a penalty on what the fine-tuning target's log-probability falls below the initial model's (DPO-Positive).",
         default=0.0,
-        metadata={
-            "help": "Weight of a penalty on what the fine-tuning target's log-probability falls below the initial model's "
-            "(DPO-Positive)."
-        },
+        at_least=0,
     )
-    sft_weight: float = field(default=1.0, metadata={"help": "Weight of the fine-tuning term; 0 turns it off."})
-    sft_reduction: str = field(
+    sft_weight: float = option("Weight of the fine-tuning term; 0 turns it off.", default=1.0, at_least=0)
+    sft_reduction: str = option(
+        "Fine-tuning term over the target's tokens: `mean` (as RRHF's code; of the scale of the ranking term) or `sum` (as the "
+        "PanGu-Coder2 paper prints it).",
         default="mean",
-        metadata={
-            "help": "Fine-tuning term over the target's tokens: `mean` (as RRHF's code; of the scale of the ranking term) or "
-            "`sum` (as the PanGu-Coder2 paper prints it).",
-            "choices": list(SFT_REDUCTIONS),
-        },
+        choices=SFT_REDUCTIONS,
     )
-    groups_without_pairs: str = field(
+    groups_without_pairs: str = option(
+        "A group without an ordered pair: `sft` keeps it for the fine-tuning term, `drop` leaves it out.",
         default="sft",
-        metadata={
-            "help": "A group without an ordered pair: `sft` keeps it for the fine-tuning term, `drop` leaves it out.",
-            "choices": list(GROUPS_WITHOUT_PAIRS),
-        },
+        choices=GROUPS_WITHOUT_PAIRS,
     )
-    prefix_sharing: bool | None = field(
+    prefix_sharing: bool | None = option(
+        "The candidates of a group share their prompt in one row, so that it runs through the model once. Default: on for the "
+        "architectures that it is proved for.",
         default=None,
-        metadata={
-            "help": "The candidates of a group share their prompt in one row, so that it runs through the model once. Default: "
-            "on for the architectures that it is proved for."
-        },
     )
-    row_token_budget: int | None = field(
+    row_token_budget: int | None = option(
+        "With `prefix_sharing`: groups are packed into a row up to this many tokens. Default: the tokens of the batch's "
+        "longest group.",
         default=None,
-        metadata={
-            "help": "With `prefix_sharing`: groups are packed into a row up to this many tokens. Default: the tokens of the "
-            "batch's longest group."
-        },
+        at_least=1,
     )
-    max_tokens_per_forward: int | None = field(
+    max_tokens_per_forward: int | None = option(
+        "A batch of more tokens runs through the model in parts, twice: without graph for the loss, then part by part with it. "
+        "The same gradients in less memory, for about a third more time.",
         default=None,
-        metadata={
-            "help": "A batch of more tokens runs through the model in parts, twice: without graph for the loss, then part by "
-            "part with it. The same gradients in less memory, for about a third more time."
-        },
+        at_least=1,
     )
 
     @property

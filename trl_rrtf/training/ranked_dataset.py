@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from trl import extract_prompt
 
 from trl_rrtf.errors import ConfigError, RowError
-from trl_rrtf.groups import TEACHER_SOURCES, RankedGroup
+from trl_rrtf.rows.files import iterate_rows
+from trl_rrtf.rows.records import RankedCandidate, RankedGroup
 from trl_rrtf.training.config import RRTFConfig
 from trl_rrtf.training.losses.pairs import STUDENT, TEACHER, UNKNOWN
 from trl_rrtf.training.objective import scores_and_pairs
@@ -25,6 +26,30 @@ logger = logging.getLogger(__name__)
 
 TOKENIZED_COLUMN = "completion_ids"
 """A data set with this column is tokenised already."""
+
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
+"""TRL's columns for the chat template, in rows of messages: tools that it shows, and further variables."""
+
+
+def read_ranked_groups(input: str) -> Dataset:
+    """Reads and checks every row of an input; TRL's preference rows pass too, as groups of two.
+
+    Args:
+        input: As in [`iterate_rows`][trl_rrtf.rows.files.iterate_rows].
+
+    Raises:
+        LoadError: The input is not there or cannot be read.
+        RowError: A row breaks the format; its file, line and column are named.
+        ConfigError: The input has no row.
+    """
+    rows = [
+        {**replace(to_ranked_group(row, where), extra={}).to_row(), **{name: row.get(name) for name in TEMPLATE_COLUMNS}}
+        for where, row in iterate_rows(input)
+    ]
+    if not rows:
+        raise ConfigError(f"`{input}` has no row; give at least one ranked group")
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
+    return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
 
 
 def to_ranked_group(row: Mapping[str, Any], where: str) -> RankedGroup:
@@ -43,7 +68,6 @@ def to_ranked_group(row: Mapping[str, Any], where: str) -> RankedGroup:
             "completions": [row["chosen"], row["rejected"]],
             "scores": [1.0, 0.0],
             "sources": ["teacher", "student"],
-            **{key: row[key] for key in ("tools", "chat_template_kwargs") if key in row},
         },
         where,
     )
@@ -153,22 +177,22 @@ def tokenize_row(
 ) -> dict[str, Any]:
     """One row of `prepare_ranked_groups`; `name` and `index` say where it stands, for messages."""
     group = to_ranked_group(row, f"`{name}`, row {index}")
-    prompt_ids, completion_ids = tokenize_group(group, processing_class)
+    prompt_ids, completion_ids = tokenize_group(group, processing_class, template_options(row))
     fits = [max_length is None or len(prompt_ids) + len(ids) <= max_length for ids in completion_ids]
     return {
         "prompt_ids": prompt_ids,
         "completion_ids": [ids for ids, fit in zip(completion_ids, fits, strict=True) if fit],
-        "scores": [score for score, fit in zip(group.scores, fits, strict=True) if fit],
-        "sources": [code for code, fit in zip(_source_codes(group), fits, strict=True) if fit],
+        "scores": [candidate.score for candidate, fit in zip(group.candidates, fits, strict=True) if fit],
+        "sources": [_source_code(candidate) for candidate, fit in zip(group.candidates, fits, strict=True) if fit],
         "num_dropped": fits.count(False),
         "group_index": index,
     }
 
 
-def _source_codes(group: RankedGroup) -> list[int]:
-    if group.sources is None:
-        return [UNKNOWN] * len(group.scores)
-    return [TEACHER if source in TEACHER_SOURCES else STUDENT for source in group.sources]
+def _source_code(candidate: RankedCandidate) -> int:
+    if candidate.source is None:
+        return UNKNOWN
+    return TEACHER if candidate.is_teachers else STUDENT
 
 
 def _is_kept(row: Mapping[str, Any], *, options: RRTFOptions) -> bool:
@@ -181,25 +205,37 @@ def _is_kept(row: Mapping[str, Any], *, options: RRTFOptions) -> bool:
     return bool(pairs.any())
 
 
-def tokenize_group(group: RankedGroup, processing_class: PreTrainedTokenizerBase) -> tuple[list[int], list[list[int]]]:
+def template_options(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of messages says to the chat template, as TRL reads it."""
+    return {"tools": row.get("tools"), **(row.get("chat_template_kwargs") or {})}
+
+
+def tokenize_group(
+    group: RankedGroup, processing_class: PreTrainedTokenizerBase, template_options: Mapping[str, Any] | None = None
+) -> tuple[list[int], list[list[int]]]:
     """Tokenises a group as TRL's `SFTTrainer` does a prompt and its completion, with one prompt for all candidates.
 
     Text completions get an end-of-sequence token; conversations end as the chat template says. As in TRL, a completion
     starts where its tokens and the prompt's diverge, here at the first such place among all candidates.
 
+    Args:
+        group: Text or messages.
+        processing_class: The tokenizer.
+        template_options: Keyword arguments of the chat template; text has none.
+
     Returns:
         The prompt's ids (P,) and each candidate's ids (N, T_i).
     """
+    completions: list[Any] = [candidate.completion for candidate in group.candidates]
     if isinstance(group.prompt, str):
         eos = processing_class.eos_token
         prompt_ids = processing_class(group.prompt)["input_ids"]
-        texts = [text if eos is None or text.endswith(eos) else text + eos for text in group.completions]
+        texts = [text if eos is None or text.endswith(eos) else text + eos for text in completions]
         full_ids = [processing_class(group.prompt + text)["input_ids"] for text in texts]
     else:
-        options = {"tools": group.extra.get("tools"), **(group.extra.get("chat_template_kwargs") or {})}
-        apply = partial(processing_class.apply_chat_template, tokenize=True, return_dict=True, **options)
+        apply = partial(processing_class.apply_chat_template, tokenize=True, return_dict=True, **(template_options or {}))
         prompt_ids = apply(group.prompt, add_generation_prompt=True)["input_ids"]
-        full_ids = [apply(group.prompt + messages)["input_ids"] for messages in group.completions]
+        full_ids = [apply(group.prompt + messages)["input_ids"] for messages in completions]
     shared = min(_common_prefix_length(prompt_ids, ids) for ids in full_ids)
     if shared < len(prompt_ids):
         logger.warning(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from trl_rrtf.row_files import write_json
+from trl_rrtf.rows.files import read_json, write_json
 from trl_rrtf.training.objective import REFERENCE_COLUMN
 
 
@@ -44,7 +43,7 @@ def add_reference_log_likelihoods(
     cache = folder / f"reference_{_digest(dataset, weights_digest)}.json"
     state = PartialState()
     # The main process alone looks, so that all take the same way where nodes have disks of their own.
-    found = [json.loads(cache.read_text(encoding="utf-8")) if state.is_main_process and cache.exists() else None]
+    found = [read_json(cache, "remove it; it is computed again") if state.is_main_process and cache.exists() else None]
     values = broadcast_object_list(found)[0]
     if values is None:
         mine = range(state.process_index, len(dataset), state.num_processes)

@@ -3,84 +3,93 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trl_rrtf.errors import ConfigError, OutputError
-from trl_rrtf.groups import RankedGroup
-from trl_rrtf.model_paths import require_model
-from trl_rrtf.row_files import fingerprint, iterate_rows, write_json
-from trl_rrtf.training.options import RRTFOptions
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from transformers import AutoTokenizer
+from trl import ModelConfig, get_peft_config, get_quantization_config
+
+from trl_rrtf.errors import ConfigError, OutputError, TrlRrtfError
+from trl_rrtf.models.hub import create_repository, push_folder
+from trl_rrtf.models.paths import model_name, require_model
+from trl_rrtf.options import check_options, check_paths
+from trl_rrtf.rows.files import full_disk_errors, read_json, write_json
+from trl_rrtf.rows.resumable import output_lock
+from trl_rrtf.rows.summary import Summary, of_this_run
+from trl_rrtf.training.callbacks import RankedGroupsCallback
+from trl_rrtf.training.checkpoints import newest_whole_checkpoint, require_whole_checkpoint
+from trl_rrtf.training.config import RRTFConfig
+from trl_rrtf.training.options import TrainArguments
+from trl_rrtf.training.ranked_dataset import read_ranked_groups
+from trl_rrtf.training.settings import SETTINGS_FILE, require_same_training, training_settings
+from trl_rrtf.training.trainer import RRTFTrainer
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
-    from trl import ModelConfig
-
-    from trl_rrtf.training.config import RRTFConfig
-    from trl_rrtf.training.trainer import RRTFTrainer
 
 logger = logging.getLogger(__name__)
 
 CURVES_FILE = "training_curves.png"
 """The curves of the training, drawn where matplotlib is installed."""
 
-SETTINGS_FILE = "train_settings.json"
-"""What decides the trained weights; a folder with other settings is not gone on with."""
-
 RESULT_FILE = "train_result.json"
-"""Written last into the output folder: the summary, and the mark that training is done."""
+"""Written when training is done, into the output folder: the summary, and the mark that nothing is left to train."""
+
+_NOT_PUSHED = ("_*", "checkpoint-*", "torn-checkpoint-*", "runs/*", "reference_*.json", SETTINGS_FILE, "*.tmp")
+"""What stays here: checkpoints, logs, and where the data lie on this disk."""
 
 
-# What decides the trained weights, beside the model and the data.
-_DECISIVE = (
-    *(option.name for option in fields(RRTFOptions)),
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "warmup_ratio",
-    "weight_decay",
-    "max_grad_norm",
-    "optim",
-    "max_length",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_steps",
-    "seed",
-    "data_seed",
-    "bf16",
-    "fp16",
-)
-
-
-@dataclass
-class TrainArguments:
-    """Model and data of the `train` stage, beside `RRTFConfig` and TRL's `ModelConfig`.
+@dataclass(kw_only=True)
+class TrainSummary(Summary):
+    """What a training did.
 
     Attributes:
-        dataset: Ranked groups to train on.
-        model: Model to train; the same as TRL's `model_name_or_path`.
-        eval_dataset: Ranked groups to evaluate on, or None.
-        show_groups: So many evaluation groups are shown at every evaluation.
+        steps: Updates.
+        seconds: Of the run that ended it.
+        train_first: The first metrics that were logged.
+        train_last: The last ones.
+        eval_first: Metrics of the first evaluation; empty where there was none.
+        eval_last: Those of the last one.
+        pushed_to: Address on the Hub, once the folder is there; None before.
+        output: The folder of the model.
     """
 
-    dataset: str = field(metadata={"help": "Ranked groups to train on: a file, or a Hub data set id."})
-    model: str | None = field(default=None, metadata={"help": "Model to train: a folder, or a Hub id."})
-    eval_dataset: str | None = field(default=None, metadata={"help": "Ranked groups to evaluate on."})
-    show_groups: int = field(
-        default=0, metadata={"help": "Show so many groups of `eval_dataset` at every evaluation, as tables and Parquet files."}
-    )
+    steps: int
+    seconds: float | None
+    train_first: dict[str, float]
+    train_last: dict[str, float]
+    eval_first: dict[str, float]
+    eval_last: dict[str, float]
+    pushed_to: str | None = None
+    output: str = of_this_run("")
+
+    def table(self) -> dict[str, Any]:
+        """Without the address where nothing was pushed."""
+        return {label: value for label, value in super().table().items() if label != "pushed to" or value is not None}
 
 
-def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> dict[str, Any]:
-    """Trains a model, or goes on with an interrupted training from its last checkpoint.
+@dataclass(frozen=True)
+class _Found:
+    """What stands in the output folder already."""
+
+    summary: TrainSummary | None  # of a training that is done
+    checkpoint: str | None  # to go on from
+
+
+def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> TrainSummary:
+    """Trains a model, or goes on with an interrupted training from its last whole checkpoint.
+
+    A finished training that is run again trains nothing; where `push_to_hub` is asked for and the folder is not on the Hub yet,
+    it is uploaded.
 
     Args:
         arguments: The model and the data.
@@ -88,90 +97,122 @@ def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: Model
         model_config: TRL's model options: `dtype`, `attn_implementation`, LoRA, quantisation.
 
     Returns:
-        A summary: steps, seconds, metrics before and after, where the model lies.
+        Steps, seconds, metrics before and after, where the model lies.
 
     Raises:
+        ConfigError: An option is wrong, or `output_dir` is the model's own folder.
         RowError: A row breaks the format; its file, line and column are named, before the model is loaded.
         LoadError: The model or the data are not there.
-        OutputError: The folder holds a training with other data or settings.
+        OutputError: The folder holds a training with other data or settings, another run writes it, or the Hub refused.
     """
+    check_options(model_config)
     model = arguments.model or model_config.model_name_or_path
     if not model:
         raise ConfigError("`model`: got nothing; give a folder or a Hub id (`--model PATH`)")
+    arguments = replace(arguments, model=model)
+    check_paths(arguments, config)
     require_model(model)
-    train_dataset = _read_ranked_groups(arguments.dataset)
-    eval_dataset = _read_ranked_groups(arguments.eval_dataset) if arguments.eval_dataset else None
-    output_dir = Path(config.output_dir)
-    _check_output_dir(output_dir, _settings(model, arguments, config, model_config))
-    if (output_dir / RESULT_FILE).exists():
-        summary: dict[str, Any] = json.loads((output_dir / RESULT_FILE).read_text(encoding="utf-8"))
-        return {**summary, "output": str(output_dir)}
-    with _disk_errors(output_dir):
-        trainer = _train(model, train_dataset, eval_dataset, config, model_config, arguments.show_groups)
-        trainer.save_model()
-        trainer.save_state()
-        if trainer.is_world_process_zero():
-            _plot(trainer.state.log_history, output_dir / CURVES_FILE)
-        trainer.create_model_card(dataset_name=Path(arguments.dataset).name)
-    summary = _summary(trainer.state.log_history, trainer.state.global_step)
-    if trainer.is_world_process_zero():
-        write_json(output_dir / RESULT_FILE, summary)
-    if config.push_to_hub:
-        trainer.push_to_hub(dataset_name=arguments.dataset)
-    if trainer.accelerator.num_processes > 1:  # a launched process has nothing else to do; left open, its group may abort it
-        trainer.accelerator.wait_for_everyone()
-        trainer.accelerator.end_training()
-    return {**summary, "output": str(output_dir)}
+    train_dataset = read_ranked_groups(arguments.input)
+    eval_dataset = read_ranked_groups(arguments.eval_dataset) if arguments.eval_dataset else None
+    with _output(model, arguments, config, model_config) as found:
+        summary = found.summary
+        if summary is None:
+            with full_disk_errors(_folder(config)):
+                trainer = _make_trainer(model, train_dataset, eval_dataset, config, model_config)
+                if eval_dataset is not None and arguments.show_groups:
+                    shown = eval_dataset.select(range(min(arguments.show_groups, len(eval_dataset))))
+                    trainer.add_callback(RankedGroupsCallback(trainer, shown))
+                summary = _train(trainer, found.checkpoint, data_name=model_name(arguments.input))
+        if config.push_to_hub and config.process_index == 0:
+            summary = _push(summary, config)
+    _leave_process_group()
+    return replace(summary, output=str(_folder(config)))
 
 
 @contextlib.contextmanager
-def _disk_errors(output_dir: Path) -> Iterator[None]:
-    """A full disk is told as such; the libraries that write checkpoints raise it as errors of their own."""
+def _output(model: str, arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> Iterator[_Found]:
+    """Holds the output folder and looks what stands there; the main process does, and tells the others."""
+    with contextlib.ExitStack() as held:
+        found: list[_Found | TrlRrtfError | None] = [None]
+        if config.process_index == 0:
+            try:
+                held.enter_context(output_lock(_folder(config)))
+                found = [_look(model, arguments, config, model_config)]
+            except TrlRrtfError as error:  # the others are waiting
+                found = [error]
+        answer = broadcast_object_list(found)[0]
+        if isinstance(answer, TrlRrtfError):
+            raise answer
+        yield answer
+
+
+def _look(model: str, arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> _Found:
+    output_dir = _folder(config)
+    is_finished = (output_dir / RESULT_FILE).exists()
+    settings = training_settings(model, arguments, config, model_config)
+    require_same_training(output_dir, settings, is_finished=is_finished)
+    if is_finished:
+        return _Found(_read_summary(output_dir / RESULT_FILE), None)
+    if config.push_to_hub:
+        create_repository(_repository(config), private=config.hub_private_repo, token=config.hub_token)
+    write_json(output_dir / SETTINGS_FILE, settings)
+    if config.resume_from_checkpoint:
+        require_whole_checkpoint(config.resume_from_checkpoint)
+        return _Found(None, config.resume_from_checkpoint)
+    return _Found(None, newest_whole_checkpoint(output_dir))
+
+
+def _read_summary(path: Path) -> TrainSummary:
+    advice = "remove it to end the training again, from its last checkpoint"
+    values = read_json(path, advice)
     try:
-        yield
-    except Exception as error:
-        reasons = ("No space left on device", "File too large", "Disk quota exceeded", "file write failed")
-        if not any(reason in str(error) for reason in reasons):
-            raise
-        raise OutputError(
-            f"cannot write into `{output_dir}`: {error}; checkpoints that are complete are kept: free space and run the same "
-            "command again"
-        ) from error
+        return TrainSummary.from_json(values)
+    except TypeError as error:
+        raise OutputError(f"`{path}` is damaged, or of another version ({error}); {advice}") from error
 
 
-def _settings(model: str, arguments: TrainArguments, config: RRTFConfig, model_config: ModelConfig) -> dict[str, Any]:
-    values = {name: getattr(config, name) for name in _DECISIVE if hasattr(config, name)}
-    return {
-        "model": model,
-        "dataset": fingerprint(arguments.dataset),
-        "eval_dataset": fingerprint(arguments.eval_dataset) if arguments.eval_dataset else None,
-        **{name: getattr(value, "value", value) for name, value in values.items()},
-        **asdict(model_config),
+def _make_trainer(
+    model: str, train_dataset: Dataset, eval_dataset: Dataset | None, config: RRTFConfig, model_config: ModelConfig
+) -> RRTFTrainer:
+    load_options = {
+        "revision": model_config.model_revision,
+        "attn_implementation": model_config.attn_implementation,
+        "dtype": model_config.dtype,
+        **(config.model_init_kwargs or {}),
     }
+    quantization = get_quantization_config(model_config)
+    args = copy.copy(config)  # the caller's stays as it was given
+    datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+    if (Path(model) / "adapter_config.json").is_file():
+        adapter, tokenizer = _load_adapter(model, {**load_options, "quantization_config": quantization})
+        args.model_init_kwargs = None
+        return RRTFTrainer(model=adapter, args=args, processing_class=tokenizer, **datasets)
+    args.model_init_kwargs = load_options
+    peft_config = get_peft_config(model_config)
+    return RRTFTrainer(model=model, args=args, quantization_config=quantization, peft_config=peft_config, **datasets)
 
 
-def _read_ranked_groups(source: str) -> Dataset:
-    """Reads and checks every row; TRL's preference rows pass too."""
-    from datasets import Dataset
+def _load_adapter(folder: str, options: dict[str, Any]) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """An adapter that an earlier training made, on its base model, to be trained on (as in the later rounds of a run)."""
+    from peft import AutoPeftModelForCausalLM
 
-    from trl_rrtf.training.ranked_dataset import to_ranked_group
-
-    groups: list[RankedGroup] = [to_ranked_group(row, where) for where, row in iterate_rows(source)]
-    if not groups:
-        raise ConfigError(f"`{source}` has no row; give at least one ranked group")
-    columns = ("prompt", "completions", "scores", "sources")
-    return Dataset.from_list([{name: getattr(group, name) for name in columns} for group in groups])
+    options = {name: value for name, value in options.items() if value is not None}
+    options.pop("revision", None)  # that of the adapter's own configuration
+    return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=True, **options), AutoTokenizer.from_pretrained(folder)
 
 
-def _check_output_dir(output_dir: Path, settings: dict[str, Any]) -> None:
-    """A folder with another training's checkpoints must not be gone on with."""
-    settings_file = output_dir / SETTINGS_FILE
-    if settings_file.exists() and (earlier := json.loads(settings_file.read_text(encoding="utf-8"))) != settings:
-        changed = ", ".join(f"`{name}`" for name in settings if earlier.get(name) != settings[name])
-        raise OutputError(
-            f"`output_dir`: `{output_dir}` holds a training with another {changed}; choose another folder, or remove this one"
-        )
-    write_json(settings_file, settings)
+def _train(trainer: RRTFTrainer, checkpoint: str | None, *, data_name: str) -> TrainSummary:
+    """Trains to the end, and saves everything; the result last, which says that it is done."""
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(_internal_call=True)  # otherwise it is pushed before the result stands
+    trainer.save_state()
+    trainer.create_model_card(dataset_name=data_name)
+    summary = _summary(trainer.state.log_history, trainer.state.global_step)
+    if trainer.is_world_process_zero():
+        output_dir = Path(trainer.args.output_dir)
+        _plot(trainer.state.log_history, output_dir / CURVES_FILE)
+        write_json(output_dir / RESULT_FILE, summary.to_json())
+    return summary
 
 
 def _plot(log_history: list[dict[str, Any]], path: Path) -> None:
@@ -183,67 +224,54 @@ def _plot(log_history: list[dict[str, Any]], path: Path) -> None:
     plot_training_curves(log_history, path)
 
 
-def _train(
-    model: str,
-    train_dataset: Dataset,
-    eval_dataset: Dataset | None,
-    config: RRTFConfig,
-    model_config: ModelConfig,
-    show_groups: int,
-) -> RRTFTrainer:
-    from transformers.trainer_utils import get_last_checkpoint
-    from trl import get_peft_config, get_quantization_config
-
-    from trl_rrtf.training.trainer import RRTFTrainer
-
-    load_options = {
-        "revision": model_config.model_revision,
-        "attn_implementation": model_config.attn_implementation,
-        "dtype": model_config.dtype,
-        **(config.model_init_kwargs or {}),
-    }
-    quantization = get_quantization_config(model_config)
-    datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
-    if (Path(model) / "adapter_config.json").is_file():
-        adapter, tokenizer = _load_adapter(model, {**load_options, "quantization_config": quantization})
-        config.model_init_kwargs = None
-        trainer = RRTFTrainer(model=adapter, args=config, processing_class=tokenizer, **datasets)
-    else:
-        config.model_init_kwargs = load_options
-        peft_config = get_peft_config(model_config)
-        trainer = RRTFTrainer(model=model, args=config, quantization_config=quantization, peft_config=peft_config, **datasets)
-    if eval_dataset is not None and show_groups:
-        from trl_rrtf.training.callbacks import RankedGroupsCallback
-
-        rows = eval_dataset.select(range(min(show_groups, len(eval_dataset))))
-        trainer.add_callback(RankedGroupsCallback(trainer, rows))
-    checkpoint = config.resume_from_checkpoint or get_last_checkpoint(config.output_dir)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    return trainer
+def _folder(config: RRTFConfig) -> Path:
+    return Path(str(config.output_dir))  # transformers fills it in where nothing was given
 
 
-def _load_adapter(folder: str, options: dict[str, Any]) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """An adapter that an earlier training made, on its base model, to be trained on (as in the later rounds of a run)."""
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoTokenizer
-
-    options = {name: value for name, value in options.items() if value is not None}
-    options.pop("revision", None)  # that of the adapter's own configuration
-    return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=True, **options), AutoTokenizer.from_pretrained(folder)
+def _repository(config: RRTFConfig) -> str:
+    return config.hub_model_id or _folder(config).absolute().name
 
 
-def _summary(log_history: list[dict[str, float]], steps: int) -> dict[str, Any]:
+def _push(summary: TrainSummary, config: RRTFConfig) -> TrainSummary:
+    """Uploads the folder, unless it is there already; only then the result says so."""
+    repository = _repository(config)
+    branch = f"/tree/{config.hub_revision}" if config.hub_revision else ""
+    if (summary.pushed_to or "").endswith(f"/{repository}{branch}"):
+        return summary
+    address = push_folder(
+        _folder(config),
+        repository,
+        message="End of training",
+        private=config.hub_private_repo,
+        token=config.hub_token,
+        revision=config.hub_revision,
+        ignore=_NOT_PUSHED,
+    )
+    summary = replace(summary, pushed_to=f"{address}{branch}")
+    write_json(_folder(config) / RESULT_FILE, summary.to_json())
+    return summary
+
+
+def _leave_process_group() -> None:
+    """A launched process has nothing else to do; left open, its group may abort it."""
+    state = PartialState()
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+
+
+def _summary(log_history: list[dict[str, float]], steps: int) -> TrainSummary:
     """First and last logged metrics, so that before and after stand in one table."""
     train_logs = [entry for entry in log_history if "loss/rank" in entry]
     eval_logs = [entry for entry in log_history if "eval_loss/rank" in entry]
-    return {
-        "steps": steps,
-        "seconds": next((entry["train_runtime"] for entry in reversed(log_history) if "train_runtime" in entry), None),
-        "train first": _metrics(train_logs[:1]),
-        "train last": _metrics(train_logs[-1:]),
-        "eval first": _metrics(eval_logs[:1]),
-        "eval last": _metrics(eval_logs[-1:]),
-    }
+    return TrainSummary(
+        steps=steps,
+        seconds=next((entry["train_runtime"] for entry in reversed(log_history) if "train_runtime" in entry), None),
+        train_first=_metrics(train_logs[:1]),
+        train_last=_metrics(train_logs[-1:]),
+        eval_first=_metrics(eval_logs[:1]),
+        eval_last=_metrics(eval_logs[-1:]),
+    )
 
 
 def _metrics(entries: list[dict[str, float]]) -> dict[str, float]:

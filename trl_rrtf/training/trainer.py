@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from trl_rrtf.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.model_paths import require_model
+from trl_rrtf.models.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
+from trl_rrtf.models.paths import require_model
 from trl_rrtf.training import prefix_sharing
 from trl_rrtf.training._trl import SFTTrainerHooks
 from trl_rrtf.training.collator import PADDING_BLOCK, DataCollatorForRankedGroups
@@ -434,7 +434,14 @@ class RRTFTrainer(SFTTrainerHooks):
     ) -> None:
         """Writes `README.md` into the output folder: base model, objective, settings, citations."""
         if self.is_world_process_zero():
-            write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=tags)
+            write_model_card(
+                self.args,
+                base_model=self.model.config._name_or_path,
+                log_history=self.state.log_history,
+                model_name=model_name,
+                dataset_name=dataset_name,
+                tags=tags,
+            )
 
 
 def _num_tokens(part: dict[str, Tensor]) -> int:

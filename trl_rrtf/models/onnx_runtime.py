@@ -1,0 +1,146 @@
+"""An exported ONNX model in a session: which provider runs it, and a step of the model with its cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from trl_rrtf.errors import ConfigError, LoadError
+
+MODEL_FILE = "model.onnx"
+"""The graph in an exported folder; weights of more than 2 GB lie beside it, in `model.onnx_data`."""
+
+REPORT_FILE = "export_report.json"
+"""What the export measured, in an exported folder; written last."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def choose_provider(device: str | None = None) -> str:
+    """The execution provider for a device.
+
+    Args:
+        device: `cpu`, `cuda`, or None for CUDA where it is, else the CPU.
+
+    Raises:
+        ConfigError: CUDA was asked for and is not there; it is never replaced in silence.
+    """
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    if device is None:
+        return _PROVIDERS["cuda" if _PROVIDERS["cuda"] in available else "cpu"]
+    if _PROVIDERS[device] not in available:
+        raise ConfigError(
+            f"`device`: {device} was asked for, and this onnxruntime ({onnxruntime.__version__}) has only "
+            f"{', '.join(available)}; install `trl-rrtf[onnx-gpu]` in an environment without `onnxruntime`, or use `--device "
+            "cpu`"
+        )
+    return _PROVIDERS[device]
+
+
+def require_onnx_model(folder: str | Path, argument: str = "model") -> Path:
+    """Refuses a folder that holds no complete ONNX model.
+
+    Returns:
+        The folder.
+
+    Raises:
+        LoadError: A file is missing or cut short.
+    """
+    folder = Path(folder)
+    for name, meaning in ((MODEL_FILE, "graph"), ("config.json", "configuration")):
+        if not (folder / name).is_file():
+            raise LoadError(
+                f"`{argument}`: `{folder}` has no {name} ({meaning}); export the checkpoint with `trl-rrtf export`, or copy "
+                "the folder again"
+            )
+    return folder
+
+
+def make_session(folder: str | Path, provider: str, threads: int | None = None) -> Any:
+    """Loads a graph.
+
+    Args:
+        folder: An exported folder.
+        provider: The execution provider.
+        threads: Threads of an operator; by default one per core.
+
+    Raises:
+        LoadError: The graph or its weights are damaged.
+        ConfigError: The provider did not start (a CUDA library is missing, say).
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    path = require_onnx_model(folder) / MODEL_FILE
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    except Exception as error:  # onnxruntime has an exception class per status, none of them public
+        raise LoadError(
+            f"`{path}` cannot be loaded ({str(error).splitlines()[0]}); a file is damaged or half copied, or this onnxruntime "
+            f"({onnxruntime.__version__}) is older than the one that exported it: copy or export it again"
+        ) from error
+    if provider not in session.get_providers():
+        raise ConfigError(
+            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU; check the CUDA and "
+            "cuDNN libraries, or use `--device cpu`"
+        )
+    return session
+
+
+@dataclass
+class OnnxDecoder:
+    """A decoder with a cache, one step at a time; for measuring and comparing.
+
+    `generate` is left to `optimum.onnxruntime.ORTModelForCausalLM`.
+
+    Attributes:
+        session: The session.
+    """
+
+    session: Any
+
+    def __post_init__(self) -> None:
+        """Reads the names and sizes of the graph's inputs."""
+        inputs = {value.name: value for value in self.session.get_inputs()}
+        self._takes_positions = "position_ids" in inputs
+        self._cache = [value for name, value in inputs.items() if name.startswith("past_key_values")]
+        if not self._cache:
+            raise LoadError("the graph has no key-value cache; export it with `trl-rrtf export`")
+        self._outputs = [value.name for value in self.session.get_outputs()]
+        self._dtype = np.float16 if "float16" in self._cache[0].type else np.float32
+
+    @classmethod
+    def load(cls, folder: str | Path, provider: str, threads: int | None = None) -> Self:
+        """Loads an exported folder; see [`make_session`][trl_rrtf.models.onnx_runtime.make_session]."""
+        return cls(make_session(folder, provider, threads))
+
+    def step(
+        self, input_ids: np.ndarray[Any, Any], attention_mask: np.ndarray[Any, Any], cache: list[Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], list[Any]]:
+        """Runs new tokens.
+
+        Args:
+            input_ids: (B, S) the new tokens.
+            attention_mask: (B, T) of all tokens, the cached ones too; 0 is padding.
+            cache: What the last step returned, None at first.
+
+        Returns:
+            (B, S, V) logits in float32, and the cache.
+        """
+        batch, length = input_ids.shape
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self._takes_positions:
+            feed["position_ids"] = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)[:, -length:]
+        if cache is None:
+            cache = [np.zeros((batch, value.shape[1], 0, value.shape[3]), dtype=self._dtype) for value in self._cache]
+        feed |= {value.name: states for value, states in zip(self._cache, cache, strict=True)}
+        logits, *cache = self.session.run(["logits", *(n for n in self._outputs if n.startswith("present"))], feed)
+        return logits.astype(np.float32), cache
