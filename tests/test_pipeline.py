@@ -232,6 +232,15 @@ def test_numbers_as_text_are_numbers(settings, tmp_path):
     assert (plan.judge.timeout, plan.rank.teacher_bonus) == (3.0, 0.2)
 
 
+def test_tests_that_cannot_be_run_are_found_before_any_work(settings, tmp_path):
+    rows = [json.loads(line) for line in Path(settings["problems"]).read_text().splitlines()]
+    rows[7]["tests"][0]["code"] = "assert f( == 7"
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = {**settings, "problems": str(tmp_path / "problems.jsonl"), "output_dir": str(tmp_path / "run")}
+    with pytest.raises(ConfigError, match="`tests` of problem 'p/7': a test of kind `assert` cannot be read"):
+        Plan.parse(PipelineConfig(**wanted))
+
+
 def test_two_runs_in_one_folder(settings, tmp_path):
     config = PipelineConfig(**{**settings, "output_dir": str(tmp_path / "run")})
     with output_lock(tmp_path / "run"), pytest.raises(OutputError, match=r"is being written by another run \(process \d+ on "):

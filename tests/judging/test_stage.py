@@ -27,7 +27,7 @@ from trl_rrtf import (
 from trl_rrtf.judging.config import JudgeArguments
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.judging.worker import Worker, WorkerDiedError
-from trl_rrtf.rows import records
+from trl_rrtf.rows import checks
 from trl_rrtf.rows.files import read_rows
 
 
@@ -181,7 +181,7 @@ def write_parquet(path, rows, **columns):
 @pytest.fixture
 def no_column_said():
     """Each column is told once in a process: here again."""
-    records._say_once.cache_clear()
+    checks._say_once.cache_clear()
 
 
 @pytest.mark.usefixtures("no_column_said")

@@ -63,14 +63,13 @@ def test_values_out_of_range_are_named(tmp_path, option, value):
         ("bf16", "no"),
         ("max_steps", "many"),
         ("gradient_checkpointing", "false"),
-        ("adam_beta2", None),
         ("use_reference_model", "no"),
         ("output_dir", 5),
     ],
 )
 def test_values_of_a_wrong_type_are_named(tmp_path, option, value):
     """Also of TRL's options; a text such as "no" would count as true."""
-    with pytest.raises(ConfigError, match=f"`{option}`: (expected .*got|got nothing)"):
+    with pytest.raises(ConfigError, match=f"`{option}`: expected .*got"):
         RRTFConfig(**{"output_dir": str(tmp_path), "bf16": False, option: value})
 
 

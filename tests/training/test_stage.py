@@ -186,13 +186,17 @@ def test_options_of_another_version_stand_for_their_defaults(groups, tiny_model_
         train(groups, tiny_model_dir, copied, adam_beta2=0.9)
 
 
-def test_processes_count_while_training_alone(groups, tiny_model_dir, copied, no_training):
+def test_processes_count_only_while_training_and_only_where_an_update_has_other_groups(groups, tiny_model_dir, copied):
     settings = json.loads((copied / SETTINGS_FILE).read_text())
-    (copied / SETTINGS_FILE).write_text(json.dumps({**settings, "processes": 4}))
+    four = {**settings, "processes": 4, "groups_per_update": 4 * settings["groups_per_update"]}
+    (copied / SETTINGS_FILE).write_text(json.dumps(four))
     train(groups, tiny_model_dir, copied)
+    with pytest.raises(OutputError, match=r"another `gradient_accumulation_steps` \(was 1, is 2\)"):
+        train(groups, tiny_model_dir, copied, gradient_accumulation_steps=2)
     (copied / RESULT_FILE).unlink()
-    with pytest.raises(OutputError, match=r"another `processes` \(was 4, is 1\)"):
+    with pytest.raises(OutputError, match=r"another `processes` \(was 4, is 1\), `groups_per_update` \(was 8, is 2\)"):
         train(groups, tiny_model_dir, copied)
+    assert train(groups, tiny_model_dir, copied, gradient_accumulation_steps=4).steps == 3
 
 
 def test_the_callers_configuration_is_left_as_it_was(groups, tiny_model_dir, tmp_path):

@@ -18,9 +18,11 @@ from trl_rrtf.evaluation.page import require_plots, write_page
 from trl_rrtf.evaluation.result import Count, Evaluation, ProblemResult
 from trl_rrtf.evaluation.statistics import Interval, mean_with_interval
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
+from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.models.paths import model_fingerprint
 from trl_rrtf.options import check_paths, settings_of
+from trl_rrtf.problems import check_problems, iterate_problems
 from trl_rrtf.rows.files import fingerprint, stream_rows, write_json
 from trl_rrtf.rows.records import JudgedGroup, Outcome
 from trl_rrtf.rows.resumable import output_lock, require_same_settings
@@ -71,7 +73,7 @@ def run_evaluate(
         pass@k (mean and 95 % bootstrap interval over the problems), candidates per outcome, where the result lies.
 
     Raises:
-        ConfigError: A k is larger than `num_generations`, or an output is an input.
+        ConfigError: A k is larger than `num_generations`, an output is an input, or the tests of a problem cannot be run.
         OutputError: The output holds something else, or another process writes it.
         JudgeError: No candidate of a problem could be judged.
     """
@@ -86,6 +88,8 @@ def run_evaluate(
         fingerprints = _fingerprints(arguments, sampling)
         evaluation = _finished(arguments, {**settings, **fingerprints, **limits})
         if evaluation is None:
+            check_problems(arguments.input, arguments.where, arguments.limit)
+            check_tests(iterate_problems(arguments.input, arguments.where, arguments.limit))
             evaluation = _evaluate(arguments, sampling, judging, sampler, settings, fingerprints)
             write_json(arguments.output, evaluation.to_json())
         if arguments.page:

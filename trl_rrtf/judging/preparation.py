@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,16 @@ class PreparedProblem:
     message: dict[str, Any]
     total: int
     runs: int
+
+
+def check_tests(problems: Iterable[Problem]) -> None:
+    """Reads the tests of all problems, to find those that cannot be run before any expensive work.
+
+    Raises:
+        ConfigError: As in `prepare`.
+    """
+    for problem in problems:
+        prepare(problem)
 
 
 def prepare(problem: Problem) -> PreparedProblem:

@@ -16,6 +16,7 @@ from trl_rrtf.cluster import map_on_cluster
 from trl_rrtf.errors import JudgeError
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.judge import Judge
+from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.options import settings_of
 from trl_rrtf.rows.files import check_rows, fingerprint, stream_rows
 from trl_rrtf.rows.records import CandidateGroup, JudgedGroup, Outcome, Verdict
@@ -70,7 +71,7 @@ def run_judge(arguments: JudgeArguments, config: JudgeConfig) -> JudgeSummary:
     Raises:
         RowError: A row breaks the format; found before any program runs.
         OutputError: The output cannot be written, or another one stands in the way.
-        ConfigError: The output is the input, or the cluster cannot be reached.
+        ConfigError: The output is the input, the tests of a problem cannot be run, or the cluster cannot be reached.
         JudgeError: Too many candidates could not be judged.
     """
     return _JudgeStage(arguments, config).run()
@@ -88,6 +89,7 @@ class _JudgeStage(RowStage[JudgeSummary]):
 
     def check(self) -> int:
         self._num_groups = check_rows(self._arguments.input, CandidateGroup)
+        check_tests(stream_rows(self._arguments.input, CandidateGroup))
         return self._num_groups
 
     def settings(self) -> dict[str, Any]:

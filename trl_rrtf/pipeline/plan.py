@@ -11,10 +11,11 @@ from trl_rrtf.errors import ConfigError
 from trl_rrtf.evaluation.config import EvaluateArguments
 from trl_rrtf.evaluation.stage import check_evaluation
 from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.options import build, check_options, check_paths, in_section
 from trl_rrtf.pipeline.config import Benchmark, PipelineConfig
-from trl_rrtf.problems import check_problems
+from trl_rrtf.problems import check_problems, iterate_problems
 from trl_rrtf.ranking import RankConfig
 from trl_rrtf.sampling import SampleArguments, SamplingConfig
 from trl_rrtf.sampling.engines import ENGINES
@@ -198,9 +199,9 @@ class Plan:
         )
         plan._check_sections_together()
         check_paths(config, *plan.benchmarks)
-        for benchmark in plan.benchmarks:
+        for benchmark in [*plan.benchmarks, Benchmark("train", config.problems, config.train_where, config.train_limit)]:
             check_problems(benchmark.problems, benchmark.where, benchmark.limit)
-        check_problems(config.problems, config.train_where, config.train_limit)
+            check_tests(iterate_problems(benchmark.problems, benchmark.where, benchmark.limit))
         return plan
 
     def _check_sections_together(self) -> None:

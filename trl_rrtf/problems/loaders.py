@@ -30,7 +30,14 @@ def load_problems(input: str) -> list[Problem]:
     return problems
 
 
-def check_problems(input: str, where: str | None = None, limit: int | None = None, *, require_tests: bool = True) -> int:
+def check_problems(
+    input: str,
+    where: str | None = None,
+    limit: int | None = None,
+    *,
+    require_tests: bool = True,
+    allow_copies: bool = False,
+) -> int:
     """Checks every problem of an input before any expensive work, and keeps none.
 
     Args:
@@ -38,6 +45,7 @@ def check_problems(input: str, where: str | None = None, limit: int | None = Non
         where: As in [`iterate_problems`][trl_rrtf.problems.iterate_problems].
         limit: Only the first so many, or None for all.
         require_tests: Whether a problem without tests is refused.
+        allow_copies: Whether a problem may stand there again, with the same id and statement (published files have such rows).
 
     Returns:
         The number of problems.
@@ -47,7 +55,19 @@ def check_problems(input: str, where: str | None = None, limit: int | None = Non
         RowError: A row breaks its format, has no test, or has the problem id of an earlier one; both places are named.
         ConfigError: `where` is no such text, or nothing matches it, or `limit` is below 1.
     """
-    count = sum(1 for _ in with_unique_ids(_placed_problems(input, where, limit, require_tests=require_tests)))
+    count, seen = 0, set[int]()
+
+    def to_check() -> Iterator[tuple[str, Problem]]:
+        nonlocal count
+        for place, problem in _placed_problems(input, where, limit, require_tests=require_tests):
+            count += 1
+            content = hash((problem.problem_id, str(problem.prompt)))
+            if not (allow_copies and content in seen):
+                yield place, problem
+            seen.add(content)
+
+    for _ in with_unique_ids(to_check()):
+        pass
     _require_some(input, count)
     return count
 

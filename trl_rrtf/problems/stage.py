@@ -76,7 +76,7 @@ class _FilterStage(RowStage[FilterSummary]):
         self._dropped: list[dict[str, str]] = []
 
     def check(self) -> int:
-        self._num_problems = check_problems(self._arguments.input, require_tests=False)
+        self._num_problems = check_problems(self._arguments.input, require_tests=False, allow_copies=True)
         for benchmark in self._config.against:
             check_problems(benchmark)
         return self._num_problems

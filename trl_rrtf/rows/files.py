@@ -240,7 +240,11 @@ def with_unique_ids(rows: Iterable[tuple[str, RowT]]) -> Iterator[RowT]:
         if problem_id is not None:
             first = places.setdefault(hash(problem_id), where)
             if first is not where:
-                raise RowError(where, "problem_id", f"{problem_id!r} is the id of another problem too ({first}); rename one")
+                raise RowError(
+                    where,
+                    "problem_id",
+                    f"{problem_id!r} is the id of another problem too ({first}); rename one, or drop copies with `filter`",
+                )
         yield row
 
 

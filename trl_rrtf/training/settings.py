@@ -19,9 +19,6 @@ from trl_rrtf.training.options import TrainArguments
 SETTINGS_FILE = "train_settings.json"
 """What decides the trained weights."""
 
-_ONLY_WHILE_TRAINING = ("processes",)
-"""Settings that a finished training no longer depends on: it may be pushed from one process."""
-
 _FILES = ("chat_template_path", "deepspeed")
 """Options that name a file whose content decides."""
 
@@ -44,6 +41,7 @@ def training_settings(model: str, arguments: TrainArguments, config: RRTFConfig,
         "dataset": fingerprint(arguments.input),
         "eval_dataset": fingerprint(arguments.eval_dataset) if arguments.eval_dataset else None,
         "processes": config.world_size,
+        "groups_per_update": config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
         **config.deciding_options(),
         **settings_of(model_config, without=("model_name_or_path",)),
         **{f"{name}_fingerprint": fingerprint(path) for name, path in paths.items() if isinstance(path, str) and path},
@@ -74,10 +72,14 @@ def require_same_training(output_dir: Path, settings: Mapping[str, Any], *, is_f
     if not isinstance(earlier, dict):
         raise OutputError(f"`{settings_file}` is damaged (it holds no settings); {_ADVICE}")
     defaults = {field.name: _default(field) for kind in (RRTFConfig, ModelConfig) for field in fields(kind)}
+    if earlier.get("groups_per_update") == settings["groups_per_update"]:  # 2 processes x 4 batches = 1 process x 8
+        free = {"processes", "gradient_accumulation_steps"}
+    else:  # one process may push what several have trained
+        free = {"processes", "groups_per_update"} if is_finished else set()
     changed = [
         f"`{name}` (was {old!r}, is {value!r})"
         for name, value in settings.items()
-        if (old := earlier.get(name, defaults.get(name, value))) != value and not (is_finished and name in _ONLY_WHILE_TRAINING)
+        if (old := earlier.get(name, defaults.get(name, value))) != value and name not in free
     ]
     if changed:
         raise OutputError(
