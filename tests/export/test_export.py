@@ -10,9 +10,8 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from trl_rrtf import ConfigError, LoadError, OutputError
+from trl_rrtf import ConfigError, ExportArguments, ExportConfig, LoadError, OutputError, run_export
 from trl_rrtf.models.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
-from trl_rrtf.export import ExportArguments, ExportConfig, run_export
 from trl_rrtf.models.onnx_runtime import REPORT_FILE, OnnxDecoder, choose_provider, make_session, require_onnx_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -109,7 +108,7 @@ def test_every_precision_is_smaller_and_within_its_tolerance(settings, share, ti
     summary = export(model, tmp_path / "onnx", **settings)
     large, small = (report_of(tmp_path / name)["sizes"]["bytes"] for name in ("fp32", "onnx"))
     assert small < share * large
-    assert 0 < summary["relative difference"] < precision.CONVERSIONS[settings["precision"]].max_relative_difference
+    assert 0 < summary.relative_difference < precision.CONVERSIONS[settings["precision"]].max_relative_difference
     assert (tmp_path / "onnx" / "README.md").read_text().count("relative_difference") == 2
 
 
@@ -177,7 +176,7 @@ def test_a_wrong_graph_is_found(llama, exported, tmp_path):
 
 def test_a_finished_export_is_not_repeated_and_another_is_not_overwritten(llama, exported):
     before = (exported / "model.onnx").stat().st_mtime_ns
-    assert export(llama, exported)["output"] == str(exported)
+    assert export(llama, exported).output == str(exported)
     assert (exported / "model.onnx").stat().st_mtime_ns == before
     with pytest.raises(OutputError, match="other settings"):
         export(llama, exported, precision="int8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,15 +13,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.export.test_export import ARCHITECTURES, checkpoint, export
 from tests.hub_stub import HubStub
 from tests.test_hub import run
-from trl_rrtf import ConfigError, SamplingConfig
+from trl_rrtf import ConfigError, Draws, SamplingConfig, make_sampler
 from trl_rrtf.cli import main
-from trl_rrtf.sampling import make_sampler
-from trl_rrtf.sampling.engines.transformers import TransformersSampler
 
 pytest.importorskip("onnxruntime")
 LINE = int(transformers.__version__.split(".")[0])
 needs_optimum = pytest.mark.skipif(LINE != 4, reason="Optimum needs transformers 4")
-GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12, "stop_strings": []}
+GREEDY = Draws(seeds=[[0]] * 3, temperature=0.0, max_new_tokens=12)
+DRAWN = Draws(seeds=[[1, 2, 3], [4, 5, 6], [7, 8, 9]], top_p=0.9, max_new_tokens=12)
 PROMPTS = ["def add(a, b):", "for item in items:\n    if item is None:\n", "x"]
 
 
@@ -57,11 +57,10 @@ def test_the_sampler_gives_the_texts_of_pytorch(model_type, tiny_model_dir, tmp_
     model = checkpoint(model_type, tiny_model_dir, tmp_path / "model")
     export(model, tmp_path / "onnx")
     ours = make_sampler(SamplingConfig(str(tmp_path / "onnx"), engine="onnx"))
-    theirs = TransformersSampler(str(model), dtype="float32")
-    assert ours.sample(PROMPTS, seeds=[[0]] * 3, **GREEDY) == theirs.sample(PROMPTS, seeds=[[0]] * 3, **GREEDY)
-    drawn = {**GREEDY, "temperature": 1.0, "top_p": 0.9, "seeds": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}
-    assert ours.sample(PROMPTS, **drawn) == theirs.sample(PROMPTS, **drawn)
-    assert len(set(ours.sample(PROMPTS, **drawn)[0])) > 1
+    theirs = make_sampler(SamplingConfig(str(model), dtype="float32"))
+    assert ours.sample(PROMPTS, GREEDY) == theirs.sample(PROMPTS, GREEDY)
+    assert ours.sample(PROMPTS, DRAWN) == theirs.sample(PROMPTS, DRAWN)
+    assert len(set(ours.sample(PROMPTS, DRAWN)[0])) > 1
 
 
 @needs_optimum
@@ -76,7 +75,7 @@ def test_the_command_line_exports_samples_and_generates(llama, tmp_path, capsys)
         "entry_point": "f",
     }
     (tmp_path / "p.jsonl").write_text(json.dumps(problem) + "\n")
-    sample = ["sample", "--engine", "onnx", "--model", onnx, "--problems", str(tmp_path / "p.jsonl"), "--max_new_tokens", "8"]
+    sample = ["sample", "--engine", "onnx", "--model", onnx, "--input", str(tmp_path / "p.jsonl"), "--max_new_tokens", "8"]
     assert main([*sample, "--output", str(tmp_path / "c.jsonl"), "--num_generations", "3"]) == 0
     assert len(json.loads((tmp_path / "c.jsonl").read_text())["completions"]) == 3
     for model in (onnx, str(llama)):
@@ -95,15 +94,33 @@ def test_without_optimum_the_engine_says_what_it_needs(exported):
         make_sampler(SamplingConfig(str(exported), engine="onnx"))
 
 
-PUSH = "import sys, pathlib; from trl_rrtf.export.stage import push_folder; push_folder(pathlib.Path(sys.argv[1]), sys.argv[2])"
+PUSH = """
+import json, sys
+from trl_rrtf import ExportArguments, ExportConfig, OutputError, run_export
+try:
+    print(run_export(ExportArguments(*sys.argv[1:3]), ExportConfig(push_to_hub=sys.argv[3])).pushed_to)
+except OutputError as error:
+    print(error)
+"""
 
 
-def test_the_exported_folder_is_pushed_with_its_card(exported):
+def test_a_finished_export_is_pushed_until_it_is_there(llama, exported, tmp_path):
+    """With `--push_to_hub` added to a finished export; and again, where the first push failed."""
+    folder = tmp_path / "onnx"
+    shutil.copytree(exported, folder)
+    graph = (folder / "model.onnx").stat().st_mtime_ns
     hub = HubStub()
     try:
-        run(hub, PUSH, exported, "me/tiny-onnx")
+        hub.fail = True
+        assert "`me/tiny-onnx` on the Hub cannot be written" in run(hub, PUSH, llama, folder, "me/tiny-onnx")
+        assert json.loads((folder / "export_report.json").read_text())["pushed_to"] is None
+        hub.fail = False
+        assert run(hub, PUSH, llama, folder, "me/tiny-onnx").strip() == f"{hub.endpoint}/me/tiny-onnx"
         files = hub.repos["models/me/tiny-onnx"]
         assert {"model.onnx", "config.json", "tokenizer.json", "export_report.json", "README.md"} <= set(files)
         assert b"onnxruntime" in files["README.md"]
+        hub.fail = True  # it is there, so nothing is uploaded
+        assert run(hub, PUSH, llama, folder, "me/tiny-onnx").strip() == f"{hub.endpoint}/me/tiny-onnx"
     finally:
         hub.close()
+    assert (folder / "model.onnx").stat().st_mtime_ns == graph

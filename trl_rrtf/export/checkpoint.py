@@ -12,8 +12,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rrtf.models.checkpoint_log_probs import CheckpointLogProbs
 from trl_rrtf.errors import ConfigError, LoadError
+from trl_rrtf.models.checkpoint_log_probs import CheckpointLogProbs
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.rows.files import write_json
 
@@ -38,11 +38,11 @@ class Checkpoint:
     proof: dict[str, Any]
 
 
-def load_checkpoint(source: str, scratch: Path) -> Checkpoint:
+def load_checkpoint(origin: str, scratch: Path) -> Checkpoint:
     """Loads a checkpoint and proves, where the training left a record, that it is read right.
 
     Args:
-        source: Folder (full or sharded weights, or a PEFT adapter) or Hub id.
+        origin: Folder (full or sharded weights, or a PEFT adapter) or Hub id.
         scratch: Folder for converted configurations.
 
     Raises:
@@ -50,12 +50,12 @@ def load_checkpoint(source: str, scratch: Path) -> Checkpoint:
         ConfigError: It is read differently than the training process saw it, or it was written by a newer transformers and has
             no record to prove the conversion.
     """
-    require_model(source)
-    folder = Path(source)
+    require_model(origin)
+    folder = Path(origin)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(source))
+        folder = Path(snapshot_download(origin))
     record = CheckpointLogProbs.load(folder)
     is_adapter = (folder / "adapter_config.json").is_file()
     converted = False
@@ -76,32 +76,32 @@ def load_checkpoint(source: str, scratch: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if isinstance(error, (ConfigError, LoadError)):
             raise
-        raise LoadError(f"`model`: `{source}` cannot be loaded ({error}); is it a complete checkpoint?") from error
+        raise LoadError(f"`model`: `{origin}` cannot be loaded ({error}); is it a complete checkpoint?") from error
     except Exception as error:  # safetensors raises its own, with no common base
-        raise LoadError(f"`model`: the weights of `{source}` are damaged ({error}); copy the checkpoint again") from error
+        raise LoadError(f"`model`: the weights of `{origin}` are damaged ({error}); copy the checkpoint again") from error
     model.eval()
     if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA leaves Gemma 2's soft cap out
     if record is None and converted:
         raise ConfigError(
-            f"`model`: `{source}` was written by a newer transformers than the {transformers.__version__} here, and has no "
+            f"`model`: `{origin}` was written by a newer transformers than the {transformers.__version__} here, and has no "
             "`log_probs.json` to prove that its conversion is right; export it with transformers 5 (another environment), or "
             "save it once with `RRTFTrainer.save_model`"
         )
     proof = (
-        {"record": "none: the checkpoint has no log_probs.json"} if record is None else _proof(model, tokenizer, record, source)
+        {"record": "none: the checkpoint has no log_probs.json"} if record is None else _proof(model, tokenizer, record, origin)
     )
     return Checkpoint(model, tokenizer, {**proof, "converted_from_newer_transformers": converted, "adapter_merged": is_adapter})
 
 
 def _proof(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: CheckpointLogProbs, source: str
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: CheckpointLogProbs, origin: str
 ) -> dict[str, Any]:
     input_ids = tokenizer(record.text)["input_ids"][: len(record.input_ids)]
     if input_ids != record.input_ids:
         place = next((i for i, (a, b) in enumerate(zip(input_ids, record.input_ids, strict=False)) if a != b), len(input_ids))
         raise ConfigError(
-            f"`model`: the tokenizer of `{source}` gives other tokens than in training (from token {place} of a fixed text on) "
+            f"`model`: the tokenizer of `{origin}` gives other tokens than in training (from token {place} of a fixed text on) "
             f"under transformers {transformers.__version__}; it was trained with {record.transformers}: export with that"
         )
     ids = torch.tensor([input_ids])
@@ -111,7 +111,7 @@ def _proof(
     tolerance = _QUANTIZED_TOLERANCE if record.quantized else _TOLERANCES[record.dtype]
     if not mean <= tolerance:
         raise ConfigError(
-            f"`model`: under transformers {transformers.__version__} the model of `{source}` gives log-probabilities that "
+            f"`model`: under transformers {transformers.__version__} the model of `{origin}` gives log-probabilities that "
             f"differ by {mean:.2g} nats in the mean from those of its training (allowed is {tolerance:g}), so it is misread or "
             f"damaged; it was trained with transformers {record.transformers}: export with that"
         )

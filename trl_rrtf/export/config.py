@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.options import check_options, option
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 INT8_METHODS = ("weight_only", "dynamic")
@@ -19,12 +20,20 @@ class ExportArguments:
     Attributes:
         model: A checkpoint: full or sharded weights, or a PEFT adapter, which is merged first.
         output: Folder for the ONNX model.
-        overwrite: Replace an earlier export.
+        overwrite: Replace an earlier export; a folder that no export made is never replaced.
     """
 
-    model: str = field(metadata={"help": "Checkpoint to export: a folder (also of a PEFT adapter), or a Hub id."})
-    output: str = field(metadata={"help": "Folder for the ONNX model; it appears whole, once its parity is proved."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier export."})
+    model: str = option("Checkpoint to export: a folder (also of a PEFT adapter), or a Hub id.", is_input=True)
+    output: str = option(
+        "Folder for the ONNX model; it appears whole, once its parity is proved.", is_output=True, decides_output=False
+    )
+    overwrite: bool = option(
+        "Replace an earlier export; a folder that no export made is never replaced.", default=False, decides_output=False
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check_options(self)
 
 
 @dataclass
@@ -45,32 +54,24 @@ class ExportConfig:
         ConfigError: A value is out of range, or two of them contradict each other.
     """
 
-    precision: str = field(default="fp32", metadata={"help": f"One of {', '.join(PRECISIONS)}."})
-    device: str = field(default="cpu", metadata={"help": "What the model is for: cpu or cuda."})
-    int8_method: str = field(
+    precision: str = option(f"One of {', '.join(PRECISIONS)}.", default="fp32", choices=PRECISIONS)
+    device: str = option("What the model is for: cpu or cuda.", default="cpu", choices=DEVICES)
+    int8_method: str = option(
+        "weight_only (blocks; more exact) or dynamic (per-channel weights, activations rounded as a whole).",
         default="weight_only",
-        metadata={"help": "weight_only (blocks; more exact) or dynamic (per-channel weights, activations rounded as a whole)."},
+        choices=INT8_METHODS,
     )
-    block_size: int = field(default=32, metadata={"help": "Weights that share a scale, in weight-only int8 and int4."})
-    graph: str | None = field(
+    block_size: int = option("Weights that share a scale, in weight-only int8 and int4.", default=32)
+    graph: str | None = option(
+        "fused (GroupQueryAttention; cpu) or plain (Optimum's graph). Default: fused for cpu, plain for cuda.",
         default=None,
-        metadata={
-            "help": "fused (GroupQueryAttention; cpu) or plain (Optimum's graph). Default: fused for cpu, plain for cuda."
-        },
+        choices=GRAPHS,
     )
-    push_to_hub: str | None = field(default=None, metadata={"help": "Hub repository to push the exported folder to."})
+    push_to_hub: str | None = option("Hub repository to push the exported folder to.", default=None, decides_output=False)
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name, choices in (
-            ("precision", PRECISIONS),
-            ("device", DEVICES),
-            ("int8_method", INT8_METHODS),
-            ("graph", (*GRAPHS, None)),
-        ):
-            if getattr(self, name) not in choices:
-                shown = ", ".join(str(choice) for choice in choices)
-                raise ConfigError(f"`{name}`: expected one of {shown}, got {getattr(self, name)!r}")
+        check_options(self)
         if self.block_size < 16 or self.block_size & (self.block_size - 1):
             raise ConfigError(f"`block_size`: expected a power of two from 16, got {self.block_size}")
         if self.precision == "fp16" and self.device == "cpu":

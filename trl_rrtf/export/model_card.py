@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from trl_rrtf.export.config import ExportConfig
+from trl_rrtf.export.report import ExportReport
 
 
-def write_onnx_card(folder: Path, source: str, config: ExportConfig, report: dict[str, Any]) -> None:
+def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: ExportReport) -> None:
     """Writes `README.md`: what was exported, how equal it is, how to run it."""
-    is_on_hub = not Path(source).is_dir()
+    is_on_hub = not Path(model).is_dir()
     card = ModelCard.from_template(
         ModelCardData(
-            base_model=source if is_on_hub else None,
+            base_model=model if is_on_hub else None,
             library_name="optimum",
             pipeline_tag="text-generation",
             tags=["onnx", "onnxruntime", "rrtf", config.precision],
         ),
         template_path=str(Path(__file__).with_suffix(".md")),
         # Of a folder only the name is told: where it lies on the author's disk is nobody's business.
-        source=source if is_on_hub else Path(source).name,
+        model=model if is_on_hub else Path(model).name,
         precision=config.precision,
         device=config.device,
         graph="fused" if config.is_fused else "plain",
-        provider=report["provider"],
-        megabytes=round(report["sizes"]["bytes"] / 1e6, 1),
-        parity={name: f"{value:.4g}" for name, value in report["parity"].items()},
-        versions=report["versions"],
+        provider=report.provider,
+        megabytes=round(report.sizes.bytes / 1e6, 1),
+        parity={name: f"{value:.4g}" for name, value in asdict(report.parity).items()},
+        versions=report.versions,
     )
     card.save(folder / "README.md")

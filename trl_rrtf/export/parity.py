@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,6 @@ class Parity:
         if not ratio <= max_perplexity_ratio:
             found.append(f"the perplexity is {ratio:.3g} times PyTorch's, allowed is {max_perplexity_ratio:g}")
         return found
-
-    def to_json(self) -> dict[str, float]:
-        """For the report."""
-        return asdict(self)
 
 
 def compare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, decoder: OnnxDecoder) -> Parity:

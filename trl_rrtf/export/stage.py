@@ -6,27 +6,90 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-import shutil
-import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_rrtf.errors import ConfigError, OutputError
 from trl_rrtf.export.config import ExportArguments, ExportConfig
-from trl_rrtf.models.paths import require_model
-from trl_rrtf.models.onnx_runtime import REPORT_FILE, choose_provider
-from trl_rrtf.rows.files import write_json
+from trl_rrtf.models.hub import push_folder
+from trl_rrtf.models.onnx_runtime import choose_provider
+from trl_rrtf.models.paths import model_fingerprint, require_model
+from trl_rrtf.options import check_paths, settings_of
+from trl_rrtf.rows.files import full_disk_errors
+from trl_rrtf.rows.resumable import output_lock
+from trl_rrtf.rows.summary import Summary
 
 if TYPE_CHECKING:
     from trl_rrtf.export.checkpoint import Checkpoint
+    from trl_rrtf.export.parity import Parity
+    from trl_rrtf.export.report import ExportReport
 
 _LIBRARIES = ("trl-rrtf", "transformers", "torch", "optimum", "optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
 _NEEDED = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnx_ir": "onnx-ir"}
 
 
-def run_export(arguments: ExportArguments, config: ExportConfig) -> dict[str, Any]:
+@dataclass(kw_only=True)
+class ExportSummary(Summary):
+    """What `export` made.
+
+    Attributes:
+        precision: `fp32`, `fp16`, `int8` or `int4`.
+        exporter: `optimum` or `torch`.
+        checkpoint: What proves that the checkpoint was read right.
+        megabytes: Size of graph and weights, 10^6 bytes.
+        share_of_fp32: That size, as a share of 4 bytes per parameter.
+        largest_difference: Of any logit.
+        relative_difference: The mean difference of logits, in standard deviations of PyTorch's.
+        next_token_agreement: Share of positions where both find the same token the likeliest.
+        greedy_agreement: Share of greedily generated tokens that are the same.
+        perplexity: Of a text, by the graph.
+        perplexity_of_pytorch: Of the same text.
+        provider: Execution provider that compared.
+        seconds: What the export took.
+        pushed_to: Address on the Hub, or None.
+        output: The folder.
+    """
+
+    precision: str
+    exporter: str
+    checkpoint: str
+    megabytes: float
+    share_of_fp32: float
+    largest_difference: float
+    relative_difference: float
+    next_token_agreement: float
+    greedy_agreement: float
+    perplexity: float
+    perplexity_of_pytorch: float
+    provider: str
+    seconds: float
+    pushed_to: str | None
+    output: str
+
+    def table(self) -> dict[str, Any]:
+        """What to show."""
+        return {
+            "precision": self.precision,
+            "exporter": self.exporter,
+            "checkpoint": self.checkpoint,
+            "size, MB": self.megabytes,
+            "share of fp32": self.share_of_fp32,
+            "largest difference of logits": self.largest_difference,
+            "relative difference": self.relative_difference,
+            "next tokens that agree": self.next_token_agreement,
+            "greedy tokens that agree": self.greedy_agreement,
+            "perplexity": self.perplexity,
+            "perplexity of PyTorch": self.perplexity_of_pytorch,
+            "compared on": self.provider,
+            "seconds": self.seconds,
+            **({"pushed to": self.pushed_to} if self.pushed_to else {}),
+            "output": self.output,
+        }
+
+
+def run_export(arguments: ExportArguments, config: ExportConfig) -> ExportSummary:
     """Exports a checkpoint, proves that the graph computes the same, and only then puts the folder in its place.
 
     Args:
@@ -34,62 +97,60 @@ def run_export(arguments: ExportArguments, config: ExportConfig) -> dict[str, An
         config: Precision and device.
 
     Returns:
-        A summary: size, differences, perplexities, where the model lies.
+        Size, differences, perplexities, where the model lies.
 
     Raises:
         LoadError: The checkpoint is not there or damaged.
-        ConfigError: A package is missing, the checkpoint is misread by this transformers, or its architecture has no export.
-        OutputError: The folder is in the way, the disk is full, or the graph is outside the tolerance of its precision.
+        ConfigError: A package is missing, the output would destroy the model, the checkpoint is misread by this transformers,
+            or its architecture has no export.
+        OutputError: The folder is in the way, another process writes it, the disk is full, the graph is outside the tolerance
+            of its precision, or the Hub cannot be written.
     """
+    from trl_rrtf.export.folder import put_in_place, recover_from_kill, refuse_to_destroy, require_replaceable, scratch_beside
+
     require_model(arguments.model)
     output = Path(arguments.output)
-    settings = {"model": arguments.model, **asdict(config)}
-    if (earlier := _finished(output, arguments, settings)) is not None:
-        return _summary(earlier, output)
-    _require_packages()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    # Beside the output, so that it can be moved there in one step.
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-        made = Path(scratch) / "export"
-        try:
-            report = _export(arguments.model, made, Path(scratch), config)
-        except OSError as error:
-            if isinstance(error, (OutputError, ConfigError)) or "No space left" not in str(error):
-                raise
-            raise OutputError(f"`output`: the disk of `{output}` is full; free space and run the same command again") from error
-        report = {"settings": settings, **report, "seconds": round(time.monotonic() - started, 1)}
-        write_json(made / REPORT_FILE, report)
-        if output.exists():
-            shutil.rmtree(output)
-        made.rename(output)
-    if config.push_to_hub:
-        push_folder(output, config.push_to_hub)
+    check_paths(arguments)
+    refuse_to_destroy(output, arguments.model)
+    with output_lock(output), full_disk_errors(output):
+        settings = {
+            "model": arguments.model,
+            "model_fingerprint": model_fingerprint(arguments.model),
+            **settings_of(config),
+        }
+        recover_from_kill(output)
+        report = _finished(output, arguments, settings)
+        if report is None:
+            _require_packages()
+            require_replaceable(output, overwrite=arguments.overwrite)
+            started = time.monotonic()
+            with scratch_beside(output) as scratch:
+                made = scratch / "export"
+                report = _export(arguments.model, made, scratch, config, settings)
+                report.seconds = round(time.monotonic() - started, 1)
+                report.save(made)
+                put_in_place(made, output, scratch)
+        if config.push_to_hub and report.pushed_to is None:
+            report.pushed_to = push_folder(output, config.push_to_hub, message="Upload ONNX model")
+            report.save(output)
     return _summary(report, output)
 
 
-def push_folder(folder: Path, repo_id: str) -> str:
-    """Uploads an exported folder, its card and report included, in one commit; returns the address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    address = api.create_repo(repo_id, exist_ok=True)
-    api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload ONNX model")
-    return str(address)
-
-
-def _finished(output: Path, arguments: ExportArguments, settings: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(output: Path, arguments: ExportArguments, settings: dict[str, Any]) -> ExportReport | None:
     """The report of an earlier run of the same command, if there is one."""
-    if not output.exists() or arguments.overwrite:
+    from trl_rrtf.export.report import ExportReport
+
+    if arguments.overwrite or not output.exists() or (report := ExportReport.load(output)) is None:
         return None
-    report_file = output / REPORT_FILE
-    report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.is_file() else {}
-    if report.get("settings") == settings:
-        return dict(report)
-    raise OutputError(
-        f"`output`: `{output}` is there already{' with other settings' if report else ''}; choose another folder, or replace "
-        "it with `--overwrite true`"
-    )
+    wanted = json.loads(json.dumps(settings))
+    changed = sorted(name for name in {*wanted, *report.settings} if wanted.get(name) != report.settings.get(name))
+    if changed:
+        differences = "; ".join(f"`{name}` was {report.settings.get(name)!r} and is {wanted.get(name)!r}" for name in changed)
+        raise OutputError(
+            f"`output`: `{output}` is there already with other settings: {differences}; choose another folder, or replace "
+            "it with `--overwrite true`"
+        )
+    return report
 
 
 def _require_packages() -> None:
@@ -104,36 +165,44 @@ def _require_packages() -> None:
         raise ConfigError("`export` needs onnxscript with transformers 5; `pip install onnx onnxruntime onnx-ir onnxscript`")
 
 
-def _export(source: str, folder: Path, scratch: Path, config: ExportConfig) -> dict[str, Any]:
+def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, settings: dict[str, Any]) -> ExportReport:
     from trl_rrtf.export.checkpoint import load_checkpoint
     from trl_rrtf.export.graph import export_graph, exporter, save_graph
+    from trl_rrtf.export.model_card import write_onnx_card
     from trl_rrtf.export.precision import CONVERSIONS
+    from trl_rrtf.export.report import ExportReport, Sizes
 
-    checkpoint = load_checkpoint(source, scratch)
+    checkpoint = load_checkpoint(model, scratch)
     graph = export_graph(checkpoint.model, folder, fused=config.is_fused)
     checkpoint.tokenizer.save_pretrained(folder)
     graph = CONVERSIONS[config.precision].convert(graph, config)
     save_graph(graph, folder)
     del graph
-    report = {
-        "exporter": exporter(),
-        "checkpoint": checkpoint.proof,
-        **_prove(checkpoint, folder, config),
-        "sizes": {
-            "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
-            "bytes": sum(path.stat().st_size for path in folder.glob("model.onnx*")),
+    provider, parity = _prove(checkpoint, folder, config)
+    precision = CONVERSIONS[config.precision]
+    parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    size = sum(path.stat().st_size for path in folder.glob("model.onnx*"))
+    report = ExportReport(
+        settings=settings,
+        exporter=exporter(),
+        checkpoint=checkpoint.proof,
+        provider=provider,
+        parity=parity,
+        allowed={
+            "relative_difference": precision.max_relative_difference,
+            "perplexity_ratio": precision.max_perplexity_ratio,
         },
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
-    report["sizes"]["share_of_fp32"] = report["sizes"]["bytes"] / (4 * report["sizes"]["parameters"])
-    from trl_rrtf.export.model_card import write_onnx_card
-
-    write_onnx_card(folder, source, config, report)
+        sizes=Sizes(parameters, size, size / (4 * parameters)),
+        versions={"python": platform.python_version(), **_versions()},
+        files=[],
+    )
+    write_onnx_card(folder, model, config, report)
+    report.files = sorted(path.name for path in folder.iterdir())
     return report
 
 
-def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> dict[str, Any]:
-    """Compares with PyTorch, on CUDA where the graph is for it and CUDA is here, else on the CPU."""
+def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> tuple[str, Parity]:
+    """Compares with PyTorch, on CUDA where the graph is for it and CUDA is here, else on the CPU, which it returns too."""
     import onnxruntime
 
     from trl_rrtf.export.parity import compare
@@ -151,11 +220,7 @@ def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> dict[s
             "written; choose a more exact precision"
             + (", a smaller `--block_size`, or `--int8_method weight_only`" if config.precision.startswith("int") else "")
         )
-    allowed = {
-        "relative_difference": precision.max_relative_difference,
-        "perplexity_ratio": precision.max_perplexity_ratio,
-    }
-    return {"provider": provider, "parity": parity.to_json(), "allowed": allowed}
+    return provider, parity
 
 
 def _versions() -> dict[str, str]:
@@ -168,21 +233,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _summary(report: dict[str, Any], output: Path) -> dict[str, Any]:
-    parity = report["parity"]
-    return {
-        "precision": report["settings"]["precision"],
-        "exporter": report["exporter"],
-        "checkpoint": report["checkpoint"]["record"],
-        "size, MB": round(report["sizes"]["bytes"] / 1e6, 1),
-        "share of fp32": report["sizes"]["share_of_fp32"],
-        "largest difference of logits": parity["largest_difference"],
-        "relative difference": parity["relative_difference"],
-        "next tokens that agree": parity["next_token_agreement"],
-        "greedy tokens that agree": parity["greedy_agreement"],
-        "perplexity": parity["perplexity"],
-        "perplexity of PyTorch": parity["perplexity_of_pytorch"],
-        "compared on": report["provider"],
-        "seconds": report["seconds"],
-        "output": str(output),
-    }
+def _summary(report: ExportReport, output: Path) -> ExportSummary:
+    return ExportSummary(
+        precision=report.settings["precision"],
+        exporter=report.exporter,
+        checkpoint=report.checkpoint["record"],
+        megabytes=round(report.sizes.bytes / 1e6, 1),
+        share_of_fp32=report.sizes.share_of_fp32,
+        largest_difference=report.parity.largest_difference,
+        relative_difference=report.parity.relative_difference,
+        next_token_agreement=report.parity.next_token_agreement,
+        greedy_agreement=report.parity.greedy_agreement,
+        perplexity=report.parity.perplexity,
+        perplexity_of_pytorch=report.parity.perplexity_of_pytorch,
+        provider=report.provider,
+        seconds=report.seconds,
+        pushed_to=report.pushed_to,
+        output=str(output),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -52,10 +53,11 @@ def model_name(model: str) -> str:
     return Path(model).name if Path(model).exists() else model
 
 
-_NOT_THE_MODEL = ("README.md", "log_probs.json", "trainer_state.json", "training_args.bin", "optimizer.pt", "scheduler.pt")
-"""Files beside a model that may change without it."""
+_MODEL_FILES = (".safetensors", ".bin", ".onnx", ".onnx_data", ".gguf", ".model", ".jinja", ".txt", ".json")
+"""Endings of weights, configurations and tokenizers."""
 
-_MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".jinja", ".txt", ".onnx", ".onnx_data", ".gguf")
+_NOT_THE_MODEL = ("train*", "eval_results.json", "all_results.json", "reference_*.json", "log_probs.json", "export_report.json")
+"""Files with such endings that a training or an export leaves beside a model."""
 
 
 def model_fingerprint(model: str) -> str:
@@ -69,17 +71,18 @@ def model_fingerprint(model: str) -> str:
     folder = Path(model)
     if not model or not folder.is_dir():  # no name is no folder, though Python takes it for this one
         return model
-    files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.name not in _NOT_THE_MODEL)
     digest = hashlib.sha256()
-    for path in files:
-        if not path.name.startswith(("train_", "export_report", "reference_", "rng_state")):
+    for path in sorted(folder.iterdir()):
+        is_foreign = any(path.match(pattern) for pattern in _NOT_THE_MODEL)
+        if path.is_file() and path.suffix in _MODEL_FILES and not is_foreign:
             status = path.stat()
             digest.update(path.name.encode())
             digest.update(_digest_of(path, status.st_size, status.st_mtime_ns))
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-        digest.update(model_fingerprint(base).encode())
+        with contextlib.suppress(ValueError):  # a damaged file is told when it is loaded
+            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+            digest.update(model_fingerprint(base).encode())
     return digest.hexdigest()[:16]
 
 
