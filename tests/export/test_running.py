@@ -113,14 +113,15 @@ def test_a_finished_export_is_pushed_until_it_is_there(llama, exported, tmp_path
     try:
         hub.fail = True
         assert "`me/tiny-onnx` on the Hub cannot be written" in run(hub, PUSH, llama, folder, "me/tiny-onnx")
-        assert json.loads((folder / "export_report.json").read_text())["pushed_to"] is None
+        assert json.loads((folder / "export_report.json").read_text())["pushed_to"] == {}
         hub.fail = False
         assert run(hub, PUSH, llama, folder, "me/tiny-onnx").strip() == f"{hub.endpoint}/me/tiny-onnx"
         files = hub.repos["models/me/tiny-onnx"]
         assert {"model.onnx", "config.json", "tokenizer.json", "export_report.json", "README.md"} <= set(files)
         assert b"onnxruntime" in files["README.md"]
-        hub.fail = True  # it is there, so nothing is uploaded
+        hub.fail = True  # it is there, so nothing is uploaded; in another repository it is not
         assert run(hub, PUSH, llama, folder, "me/tiny-onnx").strip() == f"{hub.endpoint}/me/tiny-onnx"
+        assert "`me/other` on the Hub cannot be written" in run(hub, PUSH, llama, folder, "me/other")
     finally:
         hub.close()
     assert (folder / "model.onnx").stat().st_mtime_ns == graph

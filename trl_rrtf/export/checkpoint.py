@@ -12,9 +12,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rrtf.errors import ConfigError, LoadError
+from trl_rrtf.errors import ConfigError, LoadError, TrlRrtfError
 from trl_rrtf.models.checkpoint_log_probs import CheckpointLogProbs
-from trl_rrtf.models.paths import require_model
+from trl_rrtf.models.paths import base_model, require_model
 from trl_rrtf.rows.files import write_json
 
 # Mean difference of log-probabilities, in nats, from what the training process computed.
@@ -38,11 +38,11 @@ class Checkpoint:
     proof: dict[str, Any]
 
 
-def load_checkpoint(origin: str, scratch: Path) -> Checkpoint:
+def load_checkpoint(model: str, scratch: Path) -> Checkpoint:
     """Loads a checkpoint and proves, where the training left a record, that it is read right.
 
     Args:
-        origin: Folder (full or sharded weights, or a PEFT adapter) or Hub id.
+        model: Folder (full or sharded weights, or a PEFT adapter) or Hub id.
         scratch: Folder for converted configurations.
 
     Raises:
@@ -50,68 +50,68 @@ def load_checkpoint(origin: str, scratch: Path) -> Checkpoint:
         ConfigError: It is read differently than the training process saw it, or it was written by a newer transformers and has
             no record to prove the conversion.
     """
-    require_model(origin)
-    folder = Path(origin)
+    require_model(model)
+    folder = Path(model)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(origin))
+        folder = Path(snapshot_download(model))
     record = CheckpointLogProbs.load(folder)
-    is_adapter = (folder / "adapter_config.json").is_file()
+    base = base_model(str(folder))
     converted = False
     try:
-        if is_adapter:
+        if base is not None:
             from peft import PeftModel
 
-            base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
             require_model(base, "base_model_name_or_path")
             readable_base, converted = _readable(Path(base), scratch / "base") if Path(base).is_dir() else (base, False)
-            model = AutoModelForCausalLM.from_pretrained(readable_base, dtype=torch.float32)
-            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+            loaded = AutoModelForCausalLM.from_pretrained(readable_base, dtype=torch.float32)
+            loaded = PeftModel.from_pretrained(loaded, str(folder)).merge_and_unload()
             readable, _ = _readable(folder, scratch / "adapter")
         else:
             readable, converted = _readable(folder, scratch / "model")
-            model = AutoModelForCausalLM.from_pretrained(readable, dtype=torch.float32)
+            loaded = AutoModelForCausalLM.from_pretrained(readable, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(readable)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if isinstance(error, (ConfigError, LoadError)):
+        if isinstance(error, TrlRrtfError):
             raise
-        raise LoadError(f"`model`: `{origin}` cannot be loaded ({error}); is it a complete checkpoint?") from error
+        raise LoadError(f"`model`: `{model}` cannot be loaded ({error}); is it a complete checkpoint?") from error
     except Exception as error:  # safetensors raises its own, with no common base
-        raise LoadError(f"`model`: the weights of `{origin}` are damaged ({error}); copy the checkpoint again") from error
-    model.eval()
-    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
-        model.set_attn_implementation("eager")  # SDPA leaves Gemma 2's soft cap out
+        raise LoadError(f"`model`: the weights of `{model}` are damaged ({error}); copy the checkpoint again") from error
+    loaded.eval()
+    if getattr(loaded.config.get_text_config(), "attn_logit_softcapping", None):
+        loaded.set_attn_implementation("eager")  # SDPA leaves Gemma 2's soft cap out
     if record is None and converted:
         raise ConfigError(
-            f"`model`: `{origin}` was written by a newer transformers than the {transformers.__version__} here, and has no "
+            f"`model`: `{model}` was written by a newer transformers than the {transformers.__version__} here, and has no "
             "`log_probs.json` to prove that its conversion is right; export it with transformers 5 (another environment), or "
             "save it once with `RRTFTrainer.save_model`"
         )
     proof = (
-        {"record": "none: the checkpoint has no log_probs.json"} if record is None else _proof(model, tokenizer, record, origin)
+        {"record": "none: the checkpoint has no log_probs.json"} if record is None else _proof(loaded, tokenizer, record, model)
     )
-    return Checkpoint(model, tokenizer, {**proof, "converted_from_newer_transformers": converted, "adapter_merged": is_adapter})
+    proof |= {"converted_from_newer_transformers": converted, "adapter_merged": base is not None}
+    return Checkpoint(loaded, tokenizer, proof)
 
 
 def _proof(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: CheckpointLogProbs, origin: str
+    loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: CheckpointLogProbs, model: str
 ) -> dict[str, Any]:
     input_ids = tokenizer(record.text)["input_ids"][: len(record.input_ids)]
     if input_ids != record.input_ids:
         place = next((i for i, (a, b) in enumerate(zip(input_ids, record.input_ids, strict=False)) if a != b), len(input_ids))
         raise ConfigError(
-            f"`model`: the tokenizer of `{origin}` gives other tokens than in training (from token {place} of a fixed text on) "
+            f"`model`: the tokenizer of `{model}` gives other tokens than in training (from token {place} of a fixed text on) "
             f"under transformers {transformers.__version__}; it was trained with {record.transformers}: export with that"
         )
     ids = torch.tensor([input_ids])
     with torch.inference_mode():
-        log_probs = model(ids).logits[0, :-1].float().log_softmax(dim=-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
+        log_probs = loaded(ids).logits[0, :-1].float().log_softmax(dim=-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
     mean, largest = record.difference(log_probs)
     tolerance = _QUANTIZED_TOLERANCE if record.quantized else _TOLERANCES[record.dtype]
     if not mean <= tolerance:
         raise ConfigError(
-            f"`model`: under transformers {transformers.__version__} the model of `{origin}` gives log-probabilities that "
+            f"`model`: under transformers {transformers.__version__} the model of `{model}` gives log-probabilities that "
             f"differ by {mean:.2g} nats in the mean from those of its training (allowed is {tolerance:g}), so it is misread or "
             f"damaged; it was trained with transformers {record.transformers}: export with that"
         )

@@ -3,81 +3,102 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import glob
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from trl_rrtf.errors import ConfigError, OutputError
 from trl_rrtf.export.report import ExportReport
 from trl_rrtf.models.onnx_runtime import REPORT_FILE
+from trl_rrtf.models.paths import base_model
+from trl_rrtf.rows.files import output_errors
+from trl_rrtf.rows.resumable import require_same_settings
 
 _REPLACED = "replaced"
 """Name of the earlier folder, in the scratch folder, while the new one takes its place."""
 
 
-def refuse_to_destroy(output: Path, model: str) -> None:
-    """Refuses an output that is, or holds, the model (or the base model of an adapter).
+def require_apart(output: Path, model: str) -> None:
+    """Refuses an output that is, or holds, the model, the base model of an adapter, or the folder that the command runs in.
+
+    Args:
+        output: A resolved path.
+        model: A folder, or a Hub id.
 
     Raises:
-        ConfigError: It would be destroyed.
-        OutputError: The output is a file.
+        ConfigError: They would be lost.
+        LoadError: The model is an adapter whose configuration is damaged.
     """
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"`output`: `{output}` is a file; choose the name of a folder")
-    for folder in _folders_of(model):
-        if folder.resolve().is_relative_to(output.resolve()):
+    if Path.cwd().is_relative_to(output):
+        raise ConfigError(f"`output`: `{output}` is, or holds, the folder that you are in; choose one inside or beside it")
+    for folder in (model, base_model(model)):
+        if folder and Path(folder).is_dir() and Path(folder).resolve().is_relative_to(output):
             raise ConfigError(
                 f"`output`: `{output}` is, or holds, the model's folder `{folder}`, which would be lost; choose another place"
             )
 
 
-def _folders_of(model: str) -> Iterator[Path]:
-    """The folder of a model, and of the base model of an adapter."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return
-    yield folder
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        with contextlib.suppress(ValueError):  # a damaged file is told when it is loaded
-            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-            if base and Path(base).is_dir():
-                yield Path(base)
+def look_at(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> ExportReport | None:
+    """Finds out what stands at the output: the same export, nothing, or what may be replaced.
 
+    Args:
+        output: A resolved path.
+        settings: What decides the export.
+        overwrite: Whether an earlier export is replaced, whatever its settings.
 
-def require_replaceable(output: Path, *, overwrite: bool) -> None:
-    """Refuses a folder that is in the way: only one that an export made, with nothing else in it, may be replaced.
+    Returns:
+        The report of the same export, whole; None if one is to be made.
 
     Raises:
-        OutputError: It is there and may not be replaced.
+        OutputError: What is there may not be replaced: a file, a folder that no export made, one with other files in it, or,
+            without `overwrite`, an export with other settings.
     """
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"`output`: `{output}` is a file; choose the name of a folder")
     if not output.exists() or not any(output.iterdir()):
-        return
-    try:
-        report = ExportReport.load(output)
-    except OutputError:
-        report = None
+        return None
+    report = ExportReport.load(output)
     if report is None:
         raise OutputError(
             f"`output`: `{output}` is there already, and no export made it; choose another folder, or remove this one yourself"
         )
-    known = {REPORT_FILE, *report.files}
-    foreign = sorted(path.name for path in output.iterdir() if path.name not in known)
-    if foreign:
-        raise OutputError(
-            f"`output`: `{output}` holds what no export wrote ({', '.join(foreign[:3])}), which would be lost; move it "
-            "away, or choose another folder"
-        )
-    if not overwrite:
-        raise OutputError(
-            f"`output`: `{output}` is there already; choose another folder, or replace it with `--overwrite true`"
-        )
+    found = _files_in(output)
+    if overwrite:
+        if foreign := sorted(found - {REPORT_FILE, *report.files}):
+            raise OutputError(
+                f"`output`: `{output}` holds what no export wrote ({', '.join(foreign[:3])}), which would be lost; move it "
+                "away, or choose another folder"
+            )
+        return None
+    require_same_settings(output, report.settings, settings)
+    missing = sorted(set(report.files) - found)
+    if missing or graph_bytes(output) != report.sizes.bytes:
+        what = f"{', '.join(missing[:3])} missing" if missing else "the graph has another size than in its report"
+        raise OutputError(f"`output`: `{output}` is damaged ({what}); export it again with `--overwrite true`")
+    return report
 
 
-def _scratch_prefix(output: Path) -> str:
-    return f".{output.name}.exporting-"
+def graph_bytes(folder: Path) -> int:
+    """Size of the graph with its weights."""
+    return sum(path.stat().st_size for path in folder.glob("model.onnx*"))
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Every file and link below a folder, by its path in it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def complete(folder: Path, report: ExportReport) -> None:
+    """Notes the folder's files in the report, and writes it as the last one."""
+    report.files = sorted(_files_in(folder))
+    for name in report.files:  # on the disk before the report says that they are, also where the power goes
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+    report.save(folder)
 
 
 def recover_from_kill(output: Path) -> None:
@@ -85,10 +106,10 @@ def recover_from_kill(output: Path) -> None:
 
     Call it under the output's lock, so that no run is at work.
     """
-    for scratch in output.parent.glob(f"{_scratch_prefix(output)}*"):
-        if (scratch / _REPLACED).exists() and not output.exists():
-            (scratch / _REPLACED).rename(output)
-        shutil.rmtree(scratch)
+    with output_errors(output):
+        for scratch in output.parent.glob(f"{glob.escape(_scratch_prefix(output))}*"):
+            _put_back(scratch, output)
+            shutil.rmtree(scratch)
 
 
 @contextlib.contextmanager
@@ -98,12 +119,32 @@ def scratch_beside(output: Path) -> Iterator[Path]:
     Yields:
         The scratch folder.
     """
-    with tempfile.TemporaryDirectory(prefix=_scratch_prefix(output), dir=output.parent) as scratch:
-        yield Path(scratch)
+    with output_errors(output):
+        scratch = Path(tempfile.mkdtemp(prefix=_scratch_prefix(output), dir=output.parent))
+    try:
+        yield scratch
+    finally:
+        _put_back(scratch, output)
+        shutil.rmtree(scratch, ignore_errors=True)  # what is left is removed by the next run
 
 
 def put_in_place(made: Path, output: Path, scratch: Path) -> None:
-    """Moves a finished folder to the output; an earlier one goes into the scratch folder, and with it."""
-    if output.exists():
-        output.rename(scratch / _REPLACED)
-    made.rename(output)
+    """Moves a finished folder to the output; an earlier one goes into the scratch folder, and with it.
+
+    Raises:
+        OutputError: The folder cannot be moved.
+    """
+    with output_errors(output):
+        if output.exists():
+            output.rename(scratch / _REPLACED)
+        made.rename(output)
+
+
+def _put_back(scratch: Path, output: Path) -> None:
+    """What was about to be replaced, where nothing took its place."""
+    if (scratch / _REPLACED).exists() and not output.exists():
+        (scratch / _REPLACED).rename(output)
+
+
+def _scratch_prefix(output: Path) -> str:
+    return f".{output.name}.exporting-"

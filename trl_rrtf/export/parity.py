@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trl_rrtf.export.report import Parity
 from trl_rrtf.models.checkpoint_log_probs import PROBE_TEXT
 from trl_rrtf.models.onnx_runtime import OnnxDecoder
 
@@ -21,45 +21,6 @@ _PROMPTS = (
     "import re\n\ndef words(text):",
 )
 """Of different lengths, so that a batch of them is padded."""
-
-
-@dataclass
-class Parity:
-    """How an exported graph and the PyTorch model differ.
-
-    Attributes:
-        largest_difference: Of any logit, without cache, in a batch with padding on the left.
-        mean_difference: Of the same logits.
-        relative_difference: The mean difference, in standard deviations of PyTorch's logits.
-        cached_largest_difference: As `largest_difference`, of tokens that were run one by one over a cache.
-        cached_relative_difference: As `relative_difference`, of the same tokens.
-        next_token_agreement: Share of a text's positions where both find the same token the likeliest.
-        greedy_agreement: Share of greedily generated tokens that are the same, up to the first other one of each text.
-        perplexity: Of a text, by the exported graph.
-        perplexity_of_pytorch: Of the same text.
-    """
-
-    largest_difference: float
-    mean_difference: float
-    relative_difference: float
-    cached_largest_difference: float
-    cached_relative_difference: float
-    next_token_agreement: float
-    greedy_agreement: float
-    perplexity: float
-    perplexity_of_pytorch: float
-
-    def violations(self, max_relative_difference: float, max_perplexity_ratio: float) -> list[str]:
-        """What lies outside a tolerance, in words."""
-        found = []
-        for name in ("relative_difference", "cached_relative_difference"):
-            value = getattr(self, name)
-            if not value <= max_relative_difference:  # NaN fails too
-                found.append(f"{name} is {value:.2g}, allowed is {max_relative_difference:g}")
-        ratio = self.perplexity / self.perplexity_of_pytorch
-        if not ratio <= max_perplexity_ratio:
-            found.append(f"the perplexity is {ratio:.3g} times PyTorch's, allowed is {max_perplexity_ratio:g}")
-        return found
 
 
 def compare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, decoder: OnnxDecoder) -> Parity:

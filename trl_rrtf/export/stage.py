@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import platform
 import time
 from dataclasses import dataclass
@@ -13,9 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rrtf.errors import ConfigError, OutputError
 from trl_rrtf.export.config import ExportArguments, ExportConfig
-from trl_rrtf.models.hub import push_folder
+from trl_rrtf.export.folder import (
+    complete,
+    graph_bytes,
+    look_at,
+    put_in_place,
+    recover_from_kill,
+    require_apart,
+    scratch_beside,
+)
+from trl_rrtf.export.report import ExportReport, Parity, Sizes
+from trl_rrtf.models.hub import create_repository, push_folder
 from trl_rrtf.models.onnx_runtime import choose_provider
-from trl_rrtf.models.paths import model_fingerprint, require_model
+from trl_rrtf.models.paths import model_fingerprint, model_name, require_model
 from trl_rrtf.options import check_paths, settings_of
 from trl_rrtf.rows.files import full_disk_errors
 from trl_rrtf.rows.resumable import output_lock
@@ -23,8 +32,6 @@ from trl_rrtf.rows.summary import Summary
 
 if TYPE_CHECKING:
     from trl_rrtf.export.checkpoint import Checkpoint
-    from trl_rrtf.export.parity import Parity
-    from trl_rrtf.export.report import ExportReport
 
 _LIBRARIES = ("trl-rrtf", "transformers", "torch", "optimum", "optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
 _NEEDED = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnx_ir": "onnx-ir"}
@@ -48,7 +55,7 @@ class ExportSummary(Summary):
         perplexity_of_pytorch: Of the same text.
         provider: Execution provider that compared.
         seconds: What the export took.
-        pushed_to: Address on the Hub, or None.
+        pushed_to: Address on the Hub, where the folder was to be pushed; else None.
         output: The folder.
     """
 
@@ -106,51 +113,34 @@ def run_export(arguments: ExportArguments, config: ExportConfig) -> ExportSummar
         OutputError: The folder is in the way, another process writes it, the disk is full, the graph is outside the tolerance
             of its precision, or the Hub cannot be written.
     """
-    from trl_rrtf.export.folder import put_in_place, recover_from_kill, refuse_to_destroy, require_replaceable, scratch_beside
-
     require_model(arguments.model)
-    output = Path(arguments.output)
     check_paths(arguments)
-    refuse_to_destroy(output, arguments.model)
+    output = Path(arguments.output).resolve()  # of a link, the folder is replaced and not the link
+    require_apart(output, arguments.model)
+    settings = {
+        "model": model_name(arguments.model),
+        "model_fingerprint": model_fingerprint(arguments.model),
+        **settings_of(config),
+    }
     with output_lock(output), full_disk_errors(output):
-        settings = {
-            "model": arguments.model,
-            "model_fingerprint": model_fingerprint(arguments.model),
-            **settings_of(config),
-        }
         recover_from_kill(output)
-        report = _finished(output, arguments, settings)
+        report = look_at(output, settings, overwrite=arguments.overwrite)
         if report is None:
             _require_packages()
-            require_replaceable(output, overwrite=arguments.overwrite)
+            if config.push_to_hub:
+                create_repository(config.push_to_hub)
             started = time.monotonic()
             with scratch_beside(output) as scratch:
                 made = scratch / "export"
                 report = _export(arguments.model, made, scratch, config, settings)
                 report.seconds = round(time.monotonic() - started, 1)
-                report.save(made)
+                complete(made, report)
                 put_in_place(made, output, scratch)
-        if config.push_to_hub and report.pushed_to is None:
-            report.pushed_to = push_folder(output, config.push_to_hub, message="Upload ONNX model")
+        if config.push_to_hub and config.push_to_hub not in report.pushed_to:
+            report.pushed_to[config.push_to_hub] = push_folder(output, config.push_to_hub, message="Upload ONNX model")
             report.save(output)
-    return _summary(report, output)
-
-
-def _finished(output: Path, arguments: ExportArguments, settings: dict[str, Any]) -> ExportReport | None:
-    """The report of an earlier run of the same command, if there is one."""
-    from trl_rrtf.export.report import ExportReport
-
-    if arguments.overwrite or not output.exists() or (report := ExportReport.load(output)) is None:
-        return None
-    wanted = json.loads(json.dumps(settings))
-    changed = sorted(name for name in {*wanted, *report.settings} if wanted.get(name) != report.settings.get(name))
-    if changed:
-        differences = "; ".join(f"`{name}` was {report.settings.get(name)!r} and is {wanted.get(name)!r}" for name in changed)
-        raise OutputError(
-            f"`output`: `{output}` is there already with other settings: {differences}; choose another folder, or replace "
-            "it with `--overwrite true`"
-        )
-    return report
+    address = report.pushed_to.get(config.push_to_hub) if config.push_to_hub else None
+    return _summary(report, arguments.output, address)
 
 
 def _require_packages() -> None:
@@ -170,7 +160,6 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     from trl_rrtf.export.graph import export_graph, exporter, save_graph
     from trl_rrtf.export.model_card import write_onnx_card
     from trl_rrtf.export.precision import CONVERSIONS
-    from trl_rrtf.export.report import ExportReport, Sizes
 
     checkpoint = load_checkpoint(model, scratch)
     graph = export_graph(checkpoint.model, folder, fused=config.is_fused)
@@ -181,7 +170,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     provider, parity = _prove(checkpoint, folder, config)
     precision = CONVERSIONS[config.precision]
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-    size = sum(path.stat().st_size for path in folder.glob("model.onnx*"))
+    size = graph_bytes(folder)
     report = ExportReport(
         settings=settings,
         exporter=exporter(),
@@ -194,10 +183,8 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
         },
         sizes=Sizes(parameters, size, size / (4 * parameters)),
         versions={"python": platform.python_version(), **_versions()},
-        files=[],
     )
     write_onnx_card(folder, model, config, report)
-    report.files = sorted(path.name for path in folder.iterdir())
     return report
 
 
@@ -233,7 +220,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _summary(report: ExportReport, output: Path) -> ExportSummary:
+def _summary(report: ExportReport, output: str, address: str | None) -> ExportSummary:
     return ExportSummary(
         precision=report.settings["precision"],
         exporter=report.exporter,
@@ -248,6 +235,6 @@ def _summary(report: ExportReport, output: Path) -> ExportSummary:
         perplexity_of_pytorch=report.parity.perplexity_of_pytorch,
         provider=report.provider,
         seconds=report.seconds,
-        pushed_to=report.pushed_to,
-        output=str(output),
+        pushed_to=address,
+        output=output,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -12,7 +11,7 @@ from pathlib import Path
 from trl_rrtf.errors import LoadError
 from trl_rrtf.rows.files import file_digest
 
-_WEIGHT_FILES = ("config.json", "adapter_config.json")
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
 
 
 def require_model(model: str, argument: str = "model") -> None:
@@ -27,9 +26,9 @@ def require_model(model: str, argument: str = "model") -> None:
     """
     path = Path(model)
     if path.is_dir():
-        if not any((path / name).is_file() for name in _WEIGHT_FILES):
+        if not any((path / name).is_file() for name in _CONFIGURATIONS):
             raise LoadError(
-                f"`{argument}`: the folder `{model}` holds no {' or '.join(_WEIGHT_FILES)}; is the model saved there?"
+                f"`{argument}`: the folder `{model}` holds no {' or '.join(_CONFIGURATIONS)}; is the model saved there?"
             )
         return
     looks_like_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or path.exists()
@@ -45,19 +44,24 @@ def require_model(model: str, argument: str = "model") -> None:
 def _is_cached(model: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return any(isinstance(try_to_load_from_cache(model, name), str) for name in _WEIGHT_FILES)
+    return any(isinstance(try_to_load_from_cache(model, name), str) for name in _CONFIGURATIONS)
 
 
 def model_name(model: str) -> str:
     """What a model is called in rows and cards: its folder's name, or its Hub id."""
-    return Path(model).name if Path(model).exists() else model
+    return Path(os.path.abspath(model)).name if Path(model).exists() else model
 
 
-_MODEL_FILES = (".safetensors", ".bin", ".onnx", ".onnx_data", ".gguf", ".model", ".jinja", ".txt", ".json")
-"""Endings of weights, configurations and tokenizers."""
+_MODEL_FILES = (
+    *("*.safetensors", "*.bin", "*.index.json", "*.gguf", "*.onnx", "*.onnx_data"),  # weights
+    *("*config.json", "*.py"),  # configurations, and a model's own code
+    *("tokenizer*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("chat_template*", "additional_chat_templates/*.jinja"),
+)
+"""What loading a model reads. Evaluations, notes and what a training keeps for itself may stand beside it, and change."""
 
-_NOT_THE_MODEL = ("train*", "eval_results.json", "all_results.json", "reference_*.json", "log_probs.json", "export_report.json")
-"""Files with such endings that a training or an export leaves beside a model."""
+_NOT_THE_MODEL = ("training_args.bin", "optimizer*.bin", "scheduler*.bin", "scaler*.bin")
+"""What else a training gives such names."""
 
 
 def model_fingerprint(model: str) -> str:
@@ -67,23 +71,47 @@ def model_fingerprint(model: str) -> str:
 
     Args:
         model: A folder, or a Hub id.
+
+    Raises:
+        LoadError: An adapter's configuration is damaged.
     """
     folder = Path(model)
     if not model or not folder.is_dir():  # no name is no folder, though Python takes it for this one
         return model
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        is_foreign = any(path.match(pattern) for pattern in _NOT_THE_MODEL)
-        if path.is_file() and path.suffix in _MODEL_FILES and not is_foreign:
+    _add_files(folder, digest)
+    base = base_model(model)
+    if base and Path(base).is_dir():
+        _add_files(Path(base), digest)
+    elif base:
+        digest.update(base.encode())
+    return digest.hexdigest()[:16]
+
+
+def _add_files(folder: Path, digest: hashlib._Hash) -> None:
+    for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
+        if path.is_file() and not any(path.match(pattern) for pattern in _NOT_THE_MODEL):
             status = path.stat()
             digest.update(path.name.encode())
-            digest.update(_digest_of(path, status.st_size, status.st_mtime_ns))
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        with contextlib.suppress(ValueError):  # a damaged file is told when it is loaded
-            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-            digest.update(model_fingerprint(base).encode())
-    return digest.hexdigest()[:16]
+            digest.update(_digest_of(path.resolve(), status.st_size, status.st_mtime_ns))
+
+
+def base_model(model: str) -> str | None:
+    """The base model (a folder or a Hub id) of a PEFT adapter; None for what is no adapter's folder.
+
+    Raises:
+        LoadError: The adapter's configuration is damaged, or names none.
+    """
+    adapter = Path(model) / "adapter_config.json"
+    if not model or not adapter.is_file():
+        return None
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoadError(f"`{adapter}` is damaged ({type(error).__name__}: {error}); copy the adapter again") from error
+    if not isinstance(base, str) or not base:
+        raise LoadError(f"`{adapter}` names no base model; write its folder or Hub id into `base_model_name_or_path`")
+    return base
 
 
 @functools.cache
