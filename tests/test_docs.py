@@ -74,7 +74,7 @@ def test_the_reference_names_every_public_name():
     import trl_rrtf
 
     page = (ROOT / "docs" / "reference.md").read_text()
-    whole_modules = set(re.findall(r"::: (trl_rrtf\.\w+)\n    options", page))
+    whole_modules = set(re.findall(r"::: (trl_rrtf\.[\w.]+)\n    options", page))
     for name in trl_rrtf.__all__:
         module = getattr(trl_rrtf, name).__module__
         assert f"::: trl_rrtf.{name}\n" in page or module in whole_modules, name
