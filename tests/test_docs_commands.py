@@ -95,7 +95,7 @@ def test_commands_run(words, files, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     smaller = SMALLER.get(words[0], [])
     if "--k" in words:
-        smaller = [*smaller, "--k", "1", "2", "2", "--num_generations", "2"]
+        smaller = [*smaller, "--k", "1", "2", "3", "--num_generations", "3"]
     assert main([*words, *smaller]) == 0
     for path in outputs:
         assert path.exists()

@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 import textwrap
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -198,7 +197,7 @@ def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[list[Any],
     from trl import TrlParser
 
     config_types = [_load(name) for name in stage.configs]
-    parser = TrlParser(list(map(_parsed_fields, config_types)), prog=f"trl-rrtf {command}", allow_abbrev=False)
+    parser = TrlParser(config_types, prog=f"trl-rrtf {command}", allow_abbrev=False)
     in_file, arguments = _take_config_file(arguments)
     aliases = {
         alias.removeprefix("--"): field.name
@@ -209,30 +208,14 @@ def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[list[Any],
     unknown = parser.set_defaults_with_config(**{aliases.get(name, name): value for name, value in in_file.items()})
     if unknown:
         raise ConfigError(f"`config`: the file has unknown options: {' '.join(unknown)}; see `trl-rrtf {command} --help`")
-    parsed = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=stage.launchable)
-    left_over = parsed[len(config_types) :]
     try:
-        configs = [config_type(**vars(values)) for config_type, values in zip(config_types, parsed, strict=False)]
+        parsed = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=stage.launchable)
     except ValueError as error:
         if isinstance(error, TrlRrtfError):
             raise
         raise ConfigError(str(error)) from error  # of TRL's and transformers' own checks
-    return configs, left_over[0] if left_over else []
-
-
-def _parsed_fields(config_type: type) -> type:
-    """The fields of a configuration, as a parser takes them: argparse would stumble over what else an option says of itself.
-
-    The configuration itself is made from what was parsed, so that it checks all values alike, from wherever they come.
-    """
-    hints = typing.get_type_hints(config_type)
-    fields = []
-    for field in dataclasses.fields(config_type):
-        if field.init:
-            metadata = {name: field.metadata[name] for name in ("help", "aliases") if field.metadata.get(name)}
-            copy = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=metadata)  # type: ignore[call-overload]
-            fields.append((field.name, hints[field.name], copy))
-    return dataclasses.make_dataclass(config_type.__name__, fields, kw_only=True)
+    configs, left_over = parsed[: len(config_types)], parsed[len(config_types) :]
+    return list(configs), left_over[0] if left_over else []
 
 
 def _take_config_file(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -1,0 +1,1 @@
+"""Models: where they lie, what ran them, and what they say of a fixed text."""
