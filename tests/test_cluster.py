@@ -20,17 +20,44 @@ ray = pytest.importorskip("ray")
 PROBLEMS = 24
 
 
-@pytest.fixture
-def two_machines():
-    """A cluster of two machines with a core each; yields what kills the second, as a power cut would."""
+def machine_namer():
+    """A slow worker that says on which machine it works; local, so that Ray sends its code and not its module's name."""
+
+    def work(item):
+        time.sleep(0.2)
+        return [item, ray.get_runtime_context().get_node_id()]
+
+    return lambda: work
+
+
+def test_no_cluster_is_an_error_that_says_what_to_do():
+    with pytest.raises(ConfigError, match="no Ray cluster at `auto`"):
+        list(map_on_cluster("auto", machine_namer(), [(0, {})]))
+
+
+@pytest.fixture(scope="module")
+def first_machine():
+    """A cluster of one machine with one core, for all tests below: it takes seconds to start."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
-    yield lambda: cluster.remove_node(second, allow_graceful=False)
+    yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture
+def two_machines(first_machine):
+    """The cluster with a second machine; yields what kills that, as a power cut would."""
+    second = first_machine.add_node(num_cpus=1)
+
+    def kill():
+        if second in first_machine.worker_nodes:
+            first_machine.remove_node(second, allow_graceful=False)
+
+    yield kill
+    kill()
 
 
 @pytest.fixture
@@ -50,21 +77,11 @@ def problems(tmp_path):
     return str(path)
 
 
-def machine_namer():
-    """A slow worker that says on which machine it works; local, so that Ray sends its code and not its module's name."""
-
-    def work(item):
-        time.sleep(0.2)
-        return [item, ray.get_runtime_context().get_node_id()]
-
-    return lambda: work
-
-
 @pytest.mark.timeout(200)
 def test_a_lost_machine_loses_no_work(two_machines):
     """The machine that is killed had items in its hands."""
     results, machines, alive = {}, set(), True
-    for place, (item, machine) in map_on_cluster("auto", machine_namer(), ((i, {"n": i}) for i in range(120))):
+    for place, (item, machine) in map_on_cluster("auto", machine_namer(), ((i, {"n": i}) for i in range(60))):
         assert place not in results
         results[place] = item
         machines.add(machine)
@@ -72,7 +89,7 @@ def test_a_lost_machine_loses_no_work(two_machines):
             two_machines()
             alive = False
     assert not alive, "the second machine did nothing"
-    assert results == {i: {"n": i} for i in range(120)}
+    assert results == {i: {"n": i} for i in range(60)}
 
 
 @pytest.mark.timeout(280)
@@ -91,11 +108,13 @@ def test_sampling_and_judging_on_a_cluster_that_loses_a_machine_write_what_one_m
     here, there = tmp_path / "here", tmp_path / "there"
     for folder, cluster in ((here, None), (there, "auto")):
         run_sample(SampleArguments(problems, str(folder / "candidates.jsonl"), cluster=cluster), sampling)
-        killer = threading.Timer(6, two_machines if cluster else lambda: None)
-        killer.start()
+        killer = threading.Timer(6, two_machines)
+        if cluster:
+            killer.start()
         judge = JudgeArguments(str(folder / "candidates.jsonl"), str(folder / "judged.jsonl"), cluster=cluster)
         summary = run_judge(judge, JudgeConfig())
-        killer.join()  # before the cluster is taken down, should the work have ended first
+        if cluster:
+            killer.join()  # before the cluster is taken down, should the work have ended first
         assert summary.outcomes["passed"] == 20
     assert (here / "candidates.jsonl").read_bytes() == (there / "candidates.jsonl").read_bytes()
     assert verdicts(here) == verdicts(there)
@@ -113,11 +132,6 @@ def test_what_a_worker_raises_reaches_the_user(two_machines):
         list(map_on_cluster("auto", lambda: refuse, [(0, {})]))
     with pytest.raises(ClusterError, match="is not on this machine"):
         list(map_on_cluster("auto", cannot_start, [(0, {})]))
-
-
-def test_no_cluster_is_an_error_that_says_what_to_do():
-    with pytest.raises(ConfigError, match="no Ray cluster at `auto`"):
-        list(map_on_cluster("auto", machine_namer(), [(0, {})]))
 
 
 def verdicts(folder):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fresh_process import run_script
 from trl_rrtf.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +30,7 @@ def test_python_blocks_run(code, tiny_model_dir, tmp_path):
     (tmp_path / "models" / "SmolLM2-135M-Instruct").symlink_to(tiny_model_dir)
     script = tmp_path / "block.py"
     script.write_text(code)
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_script(script)
     assert done.returncode == 0, done.stderr[-2000:]
     saved = list(tmp_path.glob("runs/*/model.safetensors"))
     assert saved or "save_model" not in code
