@@ -73,10 +73,10 @@ if TYPE_CHECKING:
     from trl_rrtf.sampling.config import TeacherLogProbsArguments as TeacherLogProbsArguments
     from trl_rrtf.sampling.config import TeacherLogProbsConfig as TeacherLogProbsConfig
     from trl_rrtf.sampling.draws import Draws as Draws
+    from trl_rrtf.sampling.draws import Sampler as Sampler
     from trl_rrtf.sampling.extraction import extract_program as extract_program
     from trl_rrtf.sampling.generate import GenerateSummary as GenerateSummary
     from trl_rrtf.sampling.generate import run_generate as run_generate
-    from trl_rrtf.sampling.sampler import Sampler as Sampler
     from trl_rrtf.sampling.sampler import make_sampler as make_sampler
     from trl_rrtf.sampling.stage import SampleSummary as SampleSummary
     from trl_rrtf.sampling.stage import run_sample as run_sample
@@ -147,11 +147,8 @@ _MODULES = {
         "TeacherLogProbsConfig",
         "GenerateConfig",
     ),
-    "trl_rrtf.sampling.draws": ("Draws",),
-    "trl_rrtf.sampling.sampler": (
-        "Sampler",
-        "make_sampler",
-    ),
+    "trl_rrtf.sampling.draws": ("Draws", "Sampler"),
+    "trl_rrtf.sampling.sampler": ("make_sampler",),
     "trl_rrtf.sampling.extraction": ("extract_program",),
     "trl_rrtf.sampling.teacher_log_probs": (
         "run_teacher_log_probs",

@@ -12,8 +12,9 @@ from trl_rrtf.evolving.rewriting import EliminationLimits, choose_method, evolvi
 from trl_rrtf.evolving.synthesis import called_function, find_assertions, kept_tests, mutants, synthesis_prompt
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.rows.records import Outcome, Problem, UnitTest
+from trl_rrtf.sampling.draws import Sampler
 from trl_rrtf.sampling.extraction import extract_program
-from trl_rrtf.sampling.sampler import Sampler, make_draws
+from trl_rrtf.sampling.sampler import make_draws
 
 _MAX_MUTANTS = 8
 

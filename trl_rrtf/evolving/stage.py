@@ -29,8 +29,9 @@ from trl_rrtf.rows.records import Problem
 from trl_rrtf.rows.resumable import ResumableWriter
 from trl_rrtf.rows.stage import RowStage
 from trl_rrtf.rows.summary import Summary
+from trl_rrtf.sampling.draws import Sampler
 from trl_rrtf.sampling.engines import ENGINES
-from trl_rrtf.sampling.sampler import Sampler, make_sampler
+from trl_rrtf.sampling.sampler import make_sampler
 
 
 @dataclass(kw_only=True)

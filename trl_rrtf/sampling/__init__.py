@@ -7,10 +7,10 @@ from trl_rrtf.sampling.config import (
     TeacherLogProbsArguments,
     TeacherLogProbsConfig,
 )
-from trl_rrtf.sampling.draws import Draws
+from trl_rrtf.sampling.draws import Draws, Sampler
 from trl_rrtf.sampling.extraction import extract_program
 from trl_rrtf.sampling.generate import GenerateSummary, run_generate
-from trl_rrtf.sampling.sampler import Sampler, make_sampler
+from trl_rrtf.sampling.sampler import make_sampler
 from trl_rrtf.sampling.stage import SampleSummary, run_sample
 from trl_rrtf.sampling.teacher_log_probs import TeacherLogProbsSummary, run_teacher_log_probs
 

@@ -1,9 +1,12 @@
-"""What is drawn from a model: one object, from the stage to the engine."""
+"""What is drawn from a model, one object from the stage to the engine, and what every engine does with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from trl_rrtf.rows.records import Messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +29,28 @@ class Draws:
     top_k: int = 0
     max_new_tokens: int = 512
     stop_strings: Sequence[str] = ()
+
+
+class Sampler(Protocol):
+    """Draws texts from a model."""
+
+    def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
+        """Draws texts for each prompt, one per seed.
+
+        Args:
+            prompts: Texts, or messages for a chat model.
+            draws: How, with the seeds of each prompt's texts.
+
+        Returns:
+            One list per prompt; the texts are without prompt and special tokens.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingSampler(Sampler, Protocol):
+    """A sampler that answers prompt by prompt, such as an endpoint."""
+
+    def stream(self, prompts: Sequence[str | Messages], draws: Draws) -> Iterator[tuple[int, list[str]]]:
+        """Yields (index of the prompt, its texts) as each is answered; otherwise as `sample`."""
+        ...

@@ -1,40 +1,13 @@
-"""What every sampling engine does."""
+"""From a configuration to a loaded model and its draws."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
 
-from trl_rrtf.rows.records import Messages
 from trl_rrtf.sampling.config import SamplingConfig
-from trl_rrtf.sampling.draws import Draws
+from trl_rrtf.sampling.draws import Draws, Sampler
 from trl_rrtf.sampling.engines import ENGINES
-
-
-class Sampler(Protocol):
-    """Draws texts from a model."""
-
-    def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
-        """Draws texts for each prompt, one per seed.
-
-        Args:
-            prompts: Texts, or messages for a chat model.
-            draws: How, with the seeds of each prompt's texts.
-
-        Returns:
-            One list per prompt; the texts are without prompt and special tokens.
-        """
-        ...
-
-
-@runtime_checkable
-class StreamingSampler(Sampler, Protocol):
-    """A sampler that answers prompt by prompt, such as an endpoint."""
-
-    def stream(self, prompts: Sequence[str | Messages], draws: Draws) -> Iterator[tuple[int, list[str]]]:
-        """Yields (index of the prompt, its texts) as each is answered; otherwise as `sample`."""
-        ...
 
 
 def candidate_seeds(config: SamplingConfig, problem_id: str, model: str) -> list[int]:

@@ -29,9 +29,10 @@ from trl_rrtf.rows.resumable import Journal
 from trl_rrtf.rows.stage import RowStage
 from trl_rrtf.rows.summary import Summary, of_this_run
 from trl_rrtf.sampling.config import SampleArguments, SamplingConfig
+from trl_rrtf.sampling.draws import Sampler, StreamingSampler
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.sampling.extraction import extract_program
-from trl_rrtf.sampling.sampler import Sampler, StreamingSampler, make_draws, make_sampler
+from trl_rrtf.sampling.sampler import make_draws, make_sampler
 
 _WINDOW = 16
 """Batches among which problems are sorted by length."""

@@ -1,6 +1,6 @@
 """What runs a model: one module per engine, and the table that knows them all.
 
-A new engine is a module with a [`Sampler`][trl_rrtf.sampling.sampler.Sampler], its options in `options.py`, and a line here.
+A new engine is a module with a [`Sampler`][trl_rrtf.sampling.draws.Sampler], its options in `options.py`, and a line here.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.sampling.draws import Sampler
 from trl_rrtf.sampling.engines.options import (
     EngineOptions,
     OnnxOptions,
@@ -18,9 +19,6 @@ from trl_rrtf.sampling.engines.options import (
     TransformersOptions,
     VLLMOptions,
 )
-
-if TYPE_CHECKING:
-    from trl_rrtf.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)

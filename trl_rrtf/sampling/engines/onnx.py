@@ -32,7 +32,7 @@ class OnnxSampler(TransformersSampler):
     """`ORTModelForCausalLM` cannot go on from a cache with fewer rows."""
 
     def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
-        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample]."""
+        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.draws.Sampler.sample]."""
         with one_torch_thread():
             return super().sample(prompts, draws)
 

@@ -50,7 +50,7 @@ class OpenAISampler:
         self._usage = {"requests": 0, "retries": 0, "prompt tokens": 0, "completion tokens": 0}
 
     def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
-        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample].
+        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.draws.Sampler.sample].
 
         Raises:
             LoadError: A request failed for good.

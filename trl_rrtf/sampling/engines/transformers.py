@@ -53,7 +53,7 @@ class TransformersSampler:
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
-        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample].
+        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.draws.Sampler.sample].
 
         Raises:
             ConfigError: A prompt is messages and the tokenizer has no chat template.

@@ -32,7 +32,7 @@ class VLLMSampler:
         self._llm = vllm.LLM(model=model, dtype=options.dtype, enable_prefix_caching=True)
 
     def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
-        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.sampler.Sampler.sample]."""
+        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.draws.Sampler.sample]."""
         texts = [self._render(prompt) for prompt in prompts]
         requests = [(text, seed) for text, own in zip(texts, draws.seeds, strict=True) for seed in own]
         parameters = [
