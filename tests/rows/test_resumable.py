@@ -331,3 +331,12 @@ def test_a_full_disk_keeps_the_journal(tmp_path):
     with Journal(tmp_path / "j") as journal:
         assert len(journal) > 10
         assert json.dumps(journal[0]) == json.dumps("x" * 50)
+
+
+def test_the_folder_one_stands_in_can_be_locked(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    with output_lock("."), pytest.raises(OutputError, match="is being written by another run"), output_lock(tmp_path / "run"):
+        pass
+    with pytest.raises(OutputError, match="cannot be an output"), output_lock("/"):
+        pass

@@ -33,7 +33,10 @@ def output_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         OutputError: Another process holds it, which is named.
     """
-    lock = Path(path).with_name(Path(path).name + ".lock")
+    whole = Path(path).resolve()  # `.` has no name to put an ending to
+    if not whole.name:
+        raise OutputError(f"`{path}` cannot be an output; choose a file or folder inside it")
+    lock = whole.with_name(whole.name + ".lock")
     with output_errors(path):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock, path)
