@@ -259,9 +259,11 @@ def _help(command: str, summary: str, configs: Sequence[type], note: str) -> str
         for option in dataclasses.fields(config):
             also = "".join(f", also {alias}" for alias in option.metadata.get("aliases", ()))
             lines.append(f"  --{option.name} ({_default(option)}{also})")
-            lines += textwrap.wrap(
-                option.metadata.get("help", ""), width=100, initial_indent=" " * 6, subsequent_indent=" " * 6
-            )
+            help_text = option.metadata.get("help", "")
+            choices = option.metadata.get("choices") or ()
+            if any(choice not in help_text for choice in choices):
+                help_text += f" One of: {', '.join(choices)}."
+            lines += textwrap.wrap(help_text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     if note:
         lines += ["", *textwrap.wrap(note, width=100)]
     return "\n".join(lines)
