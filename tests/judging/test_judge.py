@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from trl_rrtf import ConfigError, Judge, JudgeConfig, Outcome, Problem, UnitTest
+from trl_rrtf import ConfigError, Judge, JudgeConfig, Outcome, Problem, UnitTest, judging
 from trl_rrtf.judging import worker as worker_module
 
 
@@ -319,3 +321,26 @@ def test_a_candidate_server_that_ends_before_its_child_is_reported_at_once(monke
     with process, pytest.raises(worker_module.WorkerDiedError, match="did not start"):
         worker_module._report(process)
     assert time.monotonic() - begin < 15
+
+
+def test_a_parameter_may_have_any_name(judge):
+    """LeetCode's tests call by keyword; `target` was a parameter of the judge's own."""
+    package = Path(judging.__file__).parent
+    trees = [ast.parse(path.read_text()) for path in package.glob("*.py")]
+    names = {node.arg for tree in trees for node in ast.walk(tree) if isinstance(node, ast.arg)} - {"self"}
+    assert {"target", "operation", "arguments", "keywords"} <= names
+    names = sorted(names)
+    call = ", ".join(f"{name}={number}" for number, name in enumerate(names))
+    program = (
+        f"def f({', '.join(names)}):\n    return [{', '.join(names)}]\n\n\ndef g(self, target):\n    return self - target\n"
+    )
+    tests = [
+        f"assert f({call}) == list(range({len(names)}))",
+        "assert g(self=3, target=1) == 2",
+        "assert g(target=1, self=4) == 3",
+    ]
+    problem = Problem(
+        problem_id="names", prompt="-", tests=[UnitTest(kind="assert", code=test) for test in tests], entry_point="f"
+    )
+    verdict = judge.judge(problem, program)
+    assert verdict.outcome is Outcome.PASSED, verdict.detail

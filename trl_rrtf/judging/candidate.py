@@ -25,7 +25,7 @@ _MUTABLE = (list, dict, set)
 _MOST_NAMES = 2000
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
+    "call": lambda function, /, *arguments, **keywords: function(*arguments, **keywords),
     "enter": lambda manager: manager.__enter__(),
     "exit": lambda manager: manager.__exit__(None, None, None),
     "send": lambda generator, value: generator.send(value),

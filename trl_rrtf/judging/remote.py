@@ -52,7 +52,7 @@ class Session(Codec):
         """A stand-in for a global of the candidate's module."""
         return Remote(self, name, name)
 
-    def operate(self, operation: str, target: str | int, *arguments: Any, **keywords: Any) -> Any:
+    def operate(self, operation: str, target: str | int, /, *arguments: Any, **keywords: Any) -> Any:
         """Lets the candidate's process do something with one of its objects.
 
         Args:
@@ -210,10 +210,10 @@ class Remote:
         object.__setattr__(self, "_target", target)
         object.__setattr__(self, "_class_name", class_name)
 
-    def _operate(self, operation: str, *arguments: Any, **keywords: Any) -> Any:
+    def _operate(self, operation: str, /, *arguments: Any, **keywords: Any) -> Any:
         return self._session.operate(operation, self._target, *arguments, **keywords)
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
         """Calls the candidate's function or class."""
         return self._operate("call", *arguments, **keywords)
 
