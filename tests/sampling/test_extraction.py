@@ -181,3 +181,27 @@ def defines(program, name):
     except (SyntaxError, ValueError):
         return False
     return any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("import math\n\n\ndef f(x):\n", "```python\nfrom __future__ import annotations\n\ndef f(x):\n    return math.pi\n```"),
+        (
+            "Write f.",
+            "```python\nimport math\ndef helper():\n    return math.pi\n```\nand\n"
+            "```python\nfrom __future__ import annotations\n\ndef f(x):\n    return helper()\n```",
+        ),
+        (
+            "import math\n\n\ndef f(x):\n",
+            "```python\nfrom __future__ import annotations; y = 1\ndef f(x):\n    return math.pi\n```",
+        ),
+    ],
+)
+def test_imports_from_the_future_stay_first(prompt, answer):
+    """Other code was put before them, and one such answer ended a whole run with a SyntaxError."""
+    problem = Problem(problem_id="p", prompt=prompt, tests=[UnitTest(kind="assert", code="assert f(1)")], entry_point="f")
+    program = extract_program(answer, problem)
+    assert program.startswith("from __future__ import annotations")
+    assert ("y = 1" in program) == ("y = 1" in answer)
+    compile(program, "<program>", "exec")

@@ -86,7 +86,7 @@ def _with_helpers(program: str, places: list[str]) -> str:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         if own & (used - defined) and not own & defined:
-            program = f"{block.strip()}\n\n\n{program}"
+            program = _put_before(block, program)
             defined |= own
     return program
 
@@ -164,7 +164,27 @@ def _with_preamble(program: str, prompt: str, entry_point: str | None) -> str:
         parse_program(preamble)
     except (SyntaxError, ValueError):  # prose, not code
         return program
-    return f"{preamble}\n\n\n{program}"
+    return _put_before(preamble, program)
+
+
+def _put_before(code: str, program: str) -> str:
+    """Code and program in one, with the `from __future__` imports of both first; the program alone where that is no Python."""
+    future, rest = [], []
+    for part in (code.strip("\n"), program):
+        lines, body = part.splitlines(), parse_program(part).body
+        starts = [node.lineno for node in body]
+        for node in body:
+            stands_alone = starts.count(node.lineno) == 1
+            if stands_alone and isinstance(node, ast.ImportFrom) and node.module == "__future__":
+                future.append(ast.unparse(node))
+                lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+        rest.append("\n".join(lines).strip("\n"))
+    together = "\n".join([*dict.fromkeys(future), "\n\n\n".join(rest)])
+    try:
+        parse_program(together)
+    except (SyntaxError, ValueError):  # a line that held more than the import, say
+        return program
+    return together
 
 
 def _tidy(program: str, entry_point: str | None) -> str:
