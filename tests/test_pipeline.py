@@ -180,16 +180,19 @@ WRONG = {
     "output_dir: 5": "`config`: `output_dir`: expected text, got int 5",
     "rank: {teacher_bonus: large}": "`rank`: `teacher_bonus`: expected a number, got str 'large'",
     "rank: {passed_preference: teacher_log_prob}": "`rank`: `passed_preference`: `run` asks no teacher",
+    "evaluate: {k: [1, 2], k_temperatures: [0.2, 1.2], num_generations: 2}": "`evaluate`: `k_temperatures`: the candidates of",
+    "teachers: [{model: T, engine: openai}]": "`teachers[0]`: `api_key_env`: the environment variable OPENAI_API_KEY",
     "cluster: [1]": "`config`: `cluster`: expected text, got list [1]",
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_file_is_refused_before_any_work(wrong, settings, tmp_path, capsys):
+def test_a_wrong_file_is_refused_before_any_work(wrong, settings, tmp_path, capsys, monkeypatch):
     """Each of these was found after sampling, judging or training, or passed as something else, or ended in a traceback."""
     path = tmp_path / "pipeline.yaml"
     keys = re.findall(r"^\w+", wrong, re.M)
     rest = {name: value for name, value in {**settings, "output_dir": str(tmp_path / "run")}.items() if name not in keys}
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     path.write_text(yaml.safe_dump(rest) + wrong.replace("problems: P", f"problems: {settings['problems']}") + "\n")
     assert main(["run", "--config", str(path)]) == 1
     error = capsys.readouterr().err

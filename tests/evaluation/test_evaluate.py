@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trl_rrtf import ConfigError, EvaluateArguments, JudgeConfig, OutputError, SamplingConfig, run_evaluate
+from trl_rrtf import ConfigError, EvaluateArguments, JudgeConfig, OutputError, RowError, SamplingConfig, run_evaluate
 
 
 class ListSampler:
@@ -109,3 +109,29 @@ def test_what_is_no_result_is_not_replaced(tiny_model_dir, files):
     with pytest.raises(OutputError, match="is no result of `trl-rrtf evaluate`"):
         run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), ListSampler())
     assert Path(output).read_text() == '{"mine": 1}'
+
+
+def test_overwriting_begins_when_everything_is_checked(tiny_model_dir, files, tmp_path):
+    problems, output = files
+    run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), ListSampler())
+    before = Path(output).read_bytes()
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    with pytest.raises(RowError):
+        run_evaluate(
+            EvaluateArguments(str(tmp_path / "bad.jsonl"), output, overwrite=True), sampling(tiny_model_dir), JudgeConfig()
+        )
+    assert Path(output).read_bytes() == before
+    Path(output).write_text('{"mine": 1}')
+    with pytest.raises(OutputError, match="remove it yourself"):
+        run_evaluate(
+            EvaluateArguments(problems, output, overwrite=True), sampling(tiny_model_dir), JudgeConfig(), ListSampler()
+        )
+    assert Path(output).read_text() == '{"mine": 1}'
+
+
+def test_candidates_of_an_earlier_run_do_not_count(tiny_model_dir, files, tmp_path):
+    problems, output = files
+    run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), ListSampler())
+    candidates = str(tmp_path / "e.candidates.jsonl")
+    with pytest.raises(ConfigError, match="problem p/1 has candidates of an earlier run"):
+        run_evaluate(EvaluateArguments(candidates, str(tmp_path / "again.json")), sampling(tiny_model_dir), JudgeConfig())

@@ -344,6 +344,17 @@ def test_overwriting_throws_away_what_was_drawn(sampler, tiny_model_dir, tmp_pat
     assert summary.sampled_now == 21
 
 
+def test_what_was_drawn_with_other_settings_is_not_taken(sampler, tiny_model_dir, tmp_path, problems_file):
+    """A journal that is left alone, without the output that it belongs to."""
+    arguments = SampleArguments(str(problems_file), str(tmp_path / "c.jsonl"))
+    with pytest.raises(Killed):
+        run_sample(arguments, config(tiny_model_dir, temperature=0.5), DyingSampler(sampler, 2))
+    (tmp_path / "c.jsonl.partial").unlink()
+    run_sample(arguments, config(tiny_model_dir), sampler)
+    run_sample(SampleArguments(str(problems_file), str(tmp_path / "whole.jsonl")), config(tiny_model_dir), sampler)
+    assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 def test_a_model_that_was_retrained_in_its_folder_is_noticed(tiny_model_dir, tmp_path, problems_file):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model_dir, folder)

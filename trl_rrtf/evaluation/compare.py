@@ -155,4 +155,7 @@ def run_compare(arguments: CompareArguments) -> Comparison:
 def _different_settings(first: Evaluation, second: Evaluation) -> dict[str, tuple[Any, Any]]:
     pairs = {name: (first.settings.get(name), second.settings.get(name)) for name in _COMPARED_SETTINGS}
     pairs |= {f"judge: {name}": (first.judge.get(name), second.judge.get(name)) for name in _COMPARED_LIMITS}
+    contents = [evaluation.fingerprints.get("input_fingerprint") for evaluation in (first, second)]
+    if None not in contents:  # results of earlier versions have none
+        pairs["problems, by their content"] = (contents[0], contents[1])
     return {name: values for name, values in pairs.items() if values[0] != values[1]}

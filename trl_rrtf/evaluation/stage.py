@@ -82,14 +82,12 @@ def run_evaluate(
     if arguments.page:
         require_plots()
     with output_lock(arguments.output):
-        if arguments.overwrite:
-            Path(arguments.output).unlink(missing_ok=True)
         settings, limits = _settings(arguments, sampling), settings_of(judging)
         fingerprints = _fingerprints(arguments, sampling)
         evaluation = _finished(arguments, {**settings, **fingerprints, **limits})
         if evaluation is None:
-            check_problems(arguments.input, arguments.where, arguments.limit)
-            check_tests(iterate_problems(arguments.input, arguments.where, arguments.limit))
+            _check_problems(arguments)
+            Path(arguments.output).unlink(missing_ok=True)
             evaluation = _evaluate(arguments, sampling, judging, sampler, settings, fingerprints)
             write_json(arguments.output, evaluation.to_json())
         if arguments.page:
@@ -120,6 +118,17 @@ def check_evaluation(arguments: EvaluateArguments, sampling: SamplingConfig) -> 
             )
 
 
+def _check_problems(arguments: EvaluateArguments) -> None:
+    check_problems(arguments.input, arguments.where, arguments.limit)
+    check_tests(iterate_problems(arguments.input, arguments.where, arguments.limit))
+    for problem in iterate_problems(arguments.input, arguments.where, arguments.limit):
+        if "completions" in problem.extra:
+            raise ConfigError(
+                f"`input`: problem {problem.problem_id} has candidates of an earlier run, which would count in pass@k; give "
+                "the problems alone"
+            )
+
+
 def _settings(arguments: EvaluateArguments, sampling: SamplingConfig) -> dict[str, Any]:
     return {"problems": arguments.input, **settings_of(arguments), **settings_of(sampling)}
 
@@ -141,9 +150,11 @@ def _finished(arguments: EvaluateArguments, settings: dict[str, Any]) -> Evaluat
         evaluation = Evaluation.load(output, "output")
     except OSError as error:
         raise OutputError(
-            f"`output`: `{output}` is there already and is no result of `trl-rrtf evaluate`; choose another name, or replace "
-            "it with `--overwrite true`"
+            f"`output`: `{output}` is there already and is no result of `trl-rrtf evaluate`; choose another name, or "
+            "remove it yourself"
         ) from error
+    if arguments.overwrite:
+        return None
     earlier = {**evaluation.settings, **evaluation.fingerprints, **evaluation.judge}
     require_same_settings(output, {name: earlier.get(name) for name in settings}, json.loads(json.dumps(settings)))
     return evaluation

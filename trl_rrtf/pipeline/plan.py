@@ -11,13 +11,14 @@ from trl_rrtf.errors import ConfigError
 from trl_rrtf.evaluation.config import EvaluateArguments
 from trl_rrtf.evaluation.stage import check_evaluation
 from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.isolation import probe_isolation
 from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.options import build, check_options, check_paths, in_section
 from trl_rrtf.pipeline.config import Benchmark, PipelineConfig
 from trl_rrtf.problems import check_problems, iterate_problems
 from trl_rrtf.ranking import RankConfig
-from trl_rrtf.sampling import SampleArguments, SamplingConfig
+from trl_rrtf.sampling import SampleArguments, SamplingConfig, make_sampler
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.sampling.stage import require_models
 
@@ -77,6 +78,8 @@ class SamplingSection:
         with in_section(section):
             arguments = SampleArguments(input="", output="", **run)
             require_models([sampling.model, *arguments.models], sampling)
+            if ENGINES[sampling.engine].is_remote:
+                make_sampler(sampling)  # asks for its package and its key, and for nothing else
         return cls(sampling, run)
 
     def cluster(self, address: str | None) -> str | None:
@@ -229,6 +232,13 @@ class Plan:
             raise ConfigError(
                 f"`train`: `eval_strategy={training.eval_strategy}` needs held-out groups; give `heldout`, or leave it out"
             )
+        if config.heldout is not None and len(set(self.measures.get("k_temperatures") or [])) > 1:
+            raise ConfigError(
+                "`evaluate`: `k_temperatures`: the candidates of `heldout` make the held-out groups, and are drawn at one "
+                "temperature; give one, or evaluate the trained model with `trl-rrtf evaluate`"
+            )
+        if self.judge.required_isolation:
+            probe_isolation(self.judge).require(self.judge.required_isolation)
         with in_section("evaluate"):
             check_evaluation(EvaluateArguments(input="", output="e.json", **self.measures), self.evaluation)
 

@@ -53,12 +53,12 @@ class PipelineResults:
 
     @property
     def heldout_before(self) -> dict[str, float]:
-        """Ranking metrics on held-out groups before training; empty where it was not evaluated then."""
+        """Ranking metrics on held-out groups at the first evaluation: before training, with `eval_on_start`."""
         return self.rounds[0].training.eval_first
 
     @property
     def heldout_after(self) -> dict[str, float]:
-        """The same, of the trained model."""
+        """The same, at the last evaluation of the best round's training."""
         return self.best.training.eval_last
 
     def to_json(self) -> dict[str, Any]:

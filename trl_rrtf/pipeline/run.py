@@ -24,12 +24,13 @@ from trl_rrtf.pipeline.plan import Plan
 from trl_rrtf.pipeline.results import PassAtK, PipelineResults, Round
 from trl_rrtf.pipeline.tables import print_results
 from trl_rrtf.ranking import RankArguments, run_rank
-from trl_rrtf.rows.files import fingerprint, read_json, stream_rows, write_json
+from trl_rrtf.rows.files import fingerprint, read_object, stream_rows, write_json
 from trl_rrtf.rows.records import Messages, RankedGroup
 from trl_rrtf.rows.resumable import ResumableWriter, output_lock
 from trl_rrtf.rows.summary import Summary
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
 from trl_rrtf.sampling.draws import Draws
+from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.training.options import TrainArguments
 from trl_rrtf.training.stage import TrainSummary, run_train
 
@@ -70,6 +71,11 @@ class _LazySampler:
         return self._sampler.sample(prompts, draws)
 
 
+def _loaded_when_needed(config: SamplingConfig) -> Sampler | None:
+    """A model for several steps; None where it runs elsewhere, and each step asks for itself."""
+    return None if ENGINES[config.engine].is_remote else _LazySampler(config)
+
+
 class Pipeline:
     """A run: the steps of a plan, and the files between them.
 
@@ -84,9 +90,9 @@ class Pipeline:
 
     def run(self) -> PipelineResults:
         """Runs what is left to do."""
-        sampler = _LazySampler(self._plan.student.sampling)
+        sampler = _loaded_when_needed(self._plan.student.sampling)
         judged = self._judged_candidates(self._round(1), self._config.model, sampler)
-        before = self._evaluate("before", self._config.model, sampler)
+        before = self._evaluate("before", self._config.model, self._evaluation_sampler(self._config.model, sampler))
         heldout_groups = None
         if self._config.heldout:
             heldout_groups = self._rank(self._folder, "heldout", self._evaluation_file("before", self._config.heldout))
@@ -101,7 +107,7 @@ class Pipeline:
             training = self._train(number, model, train_groups, heldout_groups)
             trained = str(self._round(number) / "model")
             moment = "after" if self._config.rounds == 1 else f"round-{number}"
-            after = self._evaluate(moment, trained, _LazySampler(replace(self._plan.evaluation, model=trained)))
+            after = self._evaluate(moment, trained, self._evaluation_sampler(trained, None))
             rounds.append(Round(trained, after, training))
             if self._decisive(after) <= self._decisive(rounds[-2].pass_at_k if number > 1 else before):
                 break
@@ -139,7 +145,8 @@ class Pipeline:
         with ResumableWriter(output, settings) as writer:
             if not writer.finished:
                 rows = chain.from_iterable(stream_rows(file, RankedGroup) for file in files)
-                writer.write(islice(rows, writer.rows_done, None))
+                for row in islice(rows, writer.rows_done, None):
+                    writer.write([row])
                 writer.finish()
         return output
 
@@ -179,7 +186,7 @@ class Pipeline:
         self._step(f"{self._prefix(folder)}rank {split}", lambda: run_rank(arguments, self._plan.rank))
         return ranked
 
-    def _evaluate(self, moment: str, model: str, sampler: Sampler) -> PassAtK:
+    def _evaluate(self, moment: str, model: str, sampler: Sampler | None) -> PassAtK:
         """pass@k of a model on each benchmark."""
         results: PassAtK = {}
         for benchmark in self._plan.benchmarks:
@@ -194,6 +201,12 @@ class Pipeline:
             evaluate = partial(run_evaluate, arguments, sampling, self._plan.judge, sampler)
             results[benchmark.name] = self._step(f"evaluate {moment}: {benchmark.name}", evaluate).pass_at_k
         return results
+
+    def _evaluation_sampler(self, model: str, students: Sampler | None) -> Sampler | None:
+        """The model for an evaluation: the student's as it is loaded already, where the evaluation runs it in the same way."""
+        student, evaluation = self._plan.student.sampling, replace(self._plan.evaluation, model=model)
+        ways = [(config.model, config.engine, ENGINES[config.engine].options_in(config)) for config in (student, evaluation)]
+        return students if students is not None and ways[0] == ways[1] else _loaded_when_needed(evaluation)
 
     def _evaluation_file(self, moment: str, benchmark: str) -> Path:
         return self._folder / "evaluation" / f"{benchmark}.{moment}.judged.jsonl"
@@ -211,5 +224,5 @@ class Pipeline:
 
     def _finished_steps(self) -> dict[str, Any]:
         path = self._folder / "steps.json"
-        steps: dict[str, Any] = read_json(path, "remove it; only the steps' times are lost") if path.exists() else {}
+        steps: dict[str, Any] = read_object(path, "remove it; only the steps' times are lost") if path.exists() else {}
         return steps

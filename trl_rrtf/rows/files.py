@@ -313,6 +313,22 @@ def read_json(path: str | os.PathLike[str], advice: str) -> Any:
         raise OutputError(f"`{path}` is damaged ({error}); {advice}") from error
 
 
+def read_object(path: str | os.PathLike[str], advice: str) -> dict[str, Any]:
+    """Reads JSON that a stage wrote beside its output, which is an object with named values.
+
+    Args:
+        path: The file.
+        advice: What to do where it is damaged.
+
+    Raises:
+        OutputError: The file is not there, empty or damaged, or holds something else.
+    """
+    value = read_json(path, advice)
+    if not isinstance(value, dict):
+        raise OutputError(f"`{path}` is damaged (it holds no object, but {type(value).__name__}); {advice}")
+    return value
+
+
 _DISK_ERRNOS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _DISK_REASONS = (
     "No space left on device",

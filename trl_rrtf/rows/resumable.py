@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from trl_rrtf.errors import OutputError
-from trl_rrtf.rows.files import Row, output_errors, read_json, write_json
+from trl_rrtf.rows.files import Row, output_errors, read_object, write_json
 
 _ROWS_PER_BATCH = 1000
 """Rows that are held at once while a Parquet file is written."""
@@ -89,6 +89,7 @@ class ResumableWriter:
     Attributes:
         rows_done: Rows that stand already.
         finished: Whether the whole output stands already.
+        is_new: Whether nothing of it stood here: what else lies beside it is of another run.
 
     Raises:
         OutputError: An output made with other settings stands in the way, another process writes it, or the folder cannot be
@@ -117,6 +118,7 @@ class ResumableWriter:
                 if overwrite:
                     for old in (self.path, self.partial_path, self.settings_path):
                         old.unlink(missing_ok=True)
+                self.is_new = not self.path.exists() and not self.partial_path.exists()
                 self._resume(comparable, rows_per_step)
                 if not self.finished:
                     write_json(self.settings_path, comparable)
@@ -128,7 +130,7 @@ class ResumableWriter:
     def _resume(self, settings: dict[str, Any], rows_per_step: int) -> None:
         if not self.path.exists() and not self.partial_path.exists():
             return
-        earlier = read_json(self.settings_path, _START_AGAIN) if self.settings_path.exists() else {}
+        earlier = read_object(self.settings_path, _START_AGAIN) if self.settings_path.exists() else {}
         require_same_settings(self.path, earlier, settings)
         if self.path.exists():
             self.finished = True

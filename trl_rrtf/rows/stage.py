@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from trl_rrtf.errors import ConfigError
+from trl_rrtf.errors import ConfigError, OutputError
 from trl_rrtf.options import check_paths
-from trl_rrtf.rows.files import Row, read_json, write_json
+from trl_rrtf.rows.files import Row, read_object, write_json
 from trl_rrtf.rows.resumable import ResumableWriter, require_row_file
 from trl_rrtf.rows.summary import Summary
 
@@ -79,7 +79,7 @@ class RowStage(Generic[SummaryT]):
         raise NotImplementedError
 
     def throw_away(self) -> None:
-        """Removes what an earlier run left beside its output, where it is to be overwritten."""
+        """Removes what an earlier run left beside its output, where nothing of that output is left or wanted."""
 
     def clean_up(self) -> None:
         """Removes what was needed on the way, once the output stands."""
@@ -97,7 +97,7 @@ class RowStage(Generic[SummaryT]):
         total = self.check()
         settings = {"stage": self.name, **self.settings()}
         with ResumableWriter(self._files.output, settings, overwrite=self._files.overwrite) as writer:
-            if self._files.overwrite:
+            if writer.is_new:  # what else lies here was left by a run of other settings, or is to be overwritten
                 self._summary_file.unlink(missing_ok=True)
                 self.throw_away()
             if writer.finished:
@@ -127,5 +127,9 @@ class RowStage(Generic[SummaryT]):
 
     def _earlier_summary(self) -> SummaryT:
         advice = "the output itself is whole; make it again with `--overwrite true` to have its summary too"
-        summary: Any = self.summary_type.from_json(read_json(self._summary_file, advice))
+        values = read_object(self._summary_file, advice)
+        try:
+            summary: Any = self.summary_type.from_json(values)
+        except TypeError as error:
+            raise OutputError(f"`{self._summary_file}` is damaged, or of another version ({error}); {advice}") from error
         return summary  # type: ignore[no-any-return]
