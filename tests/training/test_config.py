@@ -126,3 +126,18 @@ def test_groups_are_not_cut_apart_by_accelerate(tmp_path):
     assert RRTFConfig(str(tmp_path), bf16=False).accelerator_config.dispatch_batches is False
     with pytest.raises(ConfigError, match="would cut groups apart"):
         RRTFConfig(str(tmp_path), bf16=False, accelerator_config={"dispatch_batches": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": -1}, "`learning_rate`: expected at least 0, got -1"),
+        ({"learning_rate": float("nan")}, "`learning_rate`: expected at least 0, got nan"),
+        ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size`: expected at least 1, got 0"),
+        ({"max_length": -5}, "`max_length`: expected at least 1, got -5"),
+        ({"model_init_kwargs": "foo"}, "`model_init_kwargs`: expected keys with values, got 'foo'"),
+    ],
+)
+def test_numbers_that_no_training_can_have_are_refused_at_once(options, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        RRTFConfig(str(tmp_path), bf16=False, use_cpu=True, **options)

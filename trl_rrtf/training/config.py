@@ -9,7 +9,7 @@ import torch
 from trl import SFTConfig
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.options import check_options, option, settings_of
+from trl_rrtf.options import Range, check_options, check_range, option, settings_of
 from trl_rrtf.training.losses import LOSS_OPTIONS, RANK_LOSSES
 from trl_rrtf.training.options import RRTFOptions
 
@@ -56,6 +56,16 @@ CHOOSE_BY_EVALUATION = {
 }  # fmt: skip
 """Those of them that decide after all where an evaluation chooses: the best checkpoint, or the moment of a lower learning
 rate. `logging_steps` is where `eval_steps` comes from."""
+
+_RANGES = {
+    "learning_rate": Range(at_least=0),
+    "weight_decay": Range(at_least=0),
+    "per_device_train_batch_size": Range(at_least=1),
+    "per_device_eval_batch_size": Range(at_least=1),
+    "gradient_accumulation_steps": Range(at_least=1),
+    "max_length": Range(at_least=1),
+}
+"""Ranges of options of TRL and transformers, which refuse them with errors of their own and when training begins."""
 
 # Option -> (values that RRTF can honour, what to do instead).
 _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -125,10 +135,15 @@ class RRTFConfig(RRTFOptions, SFTConfig):
     def __post_init__(self) -> None:
         """Checks every option, then those that RRTF cannot honour."""
         check_options(self)
+        for name, allowed in _RANGES.items():
+            if (number := getattr(self, name)) is not None:
+                check_range(name, number, allowed)
         self._given = self._snapshot()
         if self.bf16 is None and not torch.accelerator.is_available():
             self.bf16: bool | None = False
         super().__post_init__()
+        if not isinstance(self.model_init_kwargs, dict | None):  # JSON was parsed by now
+            raise ConfigError(f"`model_init_kwargs`: expected keys with values, got {self.model_init_kwargs!r}")
         self._check_contradictions()
         for name, (honoured, instead) in _UNSUPPORTED.items():
             value = getattr(self, name, honoured[0])
