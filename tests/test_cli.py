@@ -236,8 +236,9 @@ def test_env_reports_versions(capsys):
 
 def test_two_names_of_one_option_are_refused(tmp_path, problems, capsys):
     output = tmp_path / "c.jsonl"
-    assert run("filter", "--input", problems, "--problems", problems, "--output", output) == 1
-    assert "`input`: `problems` is another name of it, and both are given" in capsys.readouterr().err
+    for words in (["--input", problems, "--problems", problems], [f"--input={problems}", f"--problems={problems}"]):
+        assert run("filter", *words, "--output", output) == 1
+        assert "`input`: `problems` is another name of it, and both are given" in capsys.readouterr().err
     (tmp_path / "both.yaml").write_text(f"input: {problems}\nproblems: {problems}\noutput: {output}\n")
     assert run("filter", "--config", tmp_path / "both.yaml") == 1
     assert "both are given" in capsys.readouterr().err

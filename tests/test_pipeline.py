@@ -244,6 +244,14 @@ def test_tests_that_cannot_be_run_are_found_before_any_work(settings, tmp_path):
         Plan.parse(PipelineConfig(**wanted))
 
 
+def test_candidates_are_no_benchmark(finished, tmp_path):
+    _, settings = finished
+    candidates = f"{settings['output_dir']}/candidates/student.jsonl"
+    wanted = {**settings, "output_dir": str(tmp_path / "run"), "benchmarks": [{"name": "heldout", "problems": candidates}]}
+    with pytest.raises(ConfigError, match="has candidates of an earlier run"):
+        Plan.parse(PipelineConfig(**wanted))
+
+
 def test_two_runs_in_one_folder(settings, tmp_path):
     config = PipelineConfig(**{**settings, "output_dir": str(tmp_path / "run")})
     with output_lock(tmp_path / "run"), pytest.raises(OutputError, match=r"is being written by another run \(process \d+ on "):

@@ -205,9 +205,9 @@ def _parse(command: str, stage: Stage, arguments: list[str]) -> tuple[list[Any],
         for field in dataclasses.fields(config_type)
         for alias in field.metadata.get("aliases", ())
     }
+    on_the_line = {argument.split("=")[0].removeprefix("--") for argument in arguments if argument.startswith("--")}
     for alias, name in aliases.items():
-        both = [word for word in (alias, name) if f"--{word}" in arguments or word in in_file]
-        if len(both) > 1 and (f"--{alias}" in arguments) == (f"--{name}" in arguments):
+        if any({alias, name} <= given for given in (on_the_line, in_file.keys())):
             raise ConfigError(f"`{name}`: `{alias}` is another name of it, and both are given; leave one out")
     unknown = parser.set_defaults_with_config(**{aliases.get(name, name): value for name, value in in_file.items()})
     if unknown:

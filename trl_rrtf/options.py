@@ -346,8 +346,10 @@ def _jsonable(value: Any) -> Any:
         return _jsonable(value.value)
     if isinstance(value, Mapping):
         return {str(key): _jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple):
         return [_jsonable(entry) for entry in value]
+    if isinstance(value, set):  # has another order in another process
+        return sorted(map(_jsonable, value), key=str)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return _jsonable(vars(value)) if hasattr(value, "__dict__") and not callable(value) else str(value)

@@ -24,7 +24,7 @@ from trl_rrtf.models.paths import model_fingerprint
 from trl_rrtf.options import check_paths, settings_of
 from trl_rrtf.problems import check_problems, iterate_problems
 from trl_rrtf.rows.files import fingerprint, stream_rows, write_json
-from trl_rrtf.rows.records import JudgedGroup, Outcome
+from trl_rrtf.rows.records import JudgedGroup, Outcome, Problem
 from trl_rrtf.rows.resumable import output_lock, require_same_settings
 from trl_rrtf.rows.summary import Summary
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, run_sample
@@ -86,7 +86,7 @@ def run_evaluate(
         fingerprints = _fingerprints(arguments, sampling)
         evaluation = _finished(arguments, {**settings, **fingerprints, **limits})
         if evaluation is None:
-            _check_problems(arguments)
+            check_problems_to_evaluate(arguments.input, arguments.where, arguments.limit)
             Path(arguments.output).unlink(missing_ok=True)
             evaluation = _evaluate(arguments, sampling, judging, sampler, settings, fingerprints)
             write_json(arguments.output, evaluation.to_json())
@@ -118,15 +118,30 @@ def check_evaluation(arguments: EvaluateArguments, sampling: SamplingConfig) -> 
             )
 
 
-def _check_problems(arguments: EvaluateArguments) -> None:
-    check_problems(arguments.input, arguments.where, arguments.limit)
-    check_tests(iterate_problems(arguments.input, arguments.where, arguments.limit))
-    for problem in iterate_problems(arguments.input, arguments.where, arguments.limit):
-        if "completions" in problem.extra:
-            raise ConfigError(
-                f"`input`: problem {problem.problem_id} has candidates of an earlier run, which would count in pass@k; give "
-                "the problems alone"
-            )
+def check_problems_to_evaluate(input: str, where: str | None, limit: int | None) -> None:
+    """Checks problems and their tests before any expensive work.
+
+    Args:
+        input: Problems with tests.
+        where: Which of them.
+        limit: Only the first `limit` of them, or None for all.
+
+    Raises:
+        LoadError: They are not there.
+        RowError: A row breaks its format, or two have one id.
+        ConfigError: Their tests cannot be run, or they have candidates already.
+    """
+    check_problems(input, where, limit)
+    check_tests(map(_without_candidates, iterate_problems(input, where, limit)))
+
+
+def _without_candidates(problem: Problem) -> Problem:
+    if "completions" in problem.extra:
+        raise ConfigError(
+            f"`input`: problem {problem.problem_id} has candidates of an earlier run, which would count in pass@k; give the "
+            "problems alone"
+        )
+    return problem
 
 
 def _settings(arguments: EvaluateArguments, sampling: SamplingConfig) -> dict[str, Any]:

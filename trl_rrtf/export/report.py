@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from trl_rrtf.errors import OutputError
 from trl_rrtf.models.onnx_runtime import REPORT_FILE
-from trl_rrtf.rows.files import read_json, write_json
+from trl_rrtf.rows.files import read_object, write_json
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ExportReport:
         if not path.is_file():
             return None
         advice = "export to another folder, or remove this one"
-        values = read_json(path, advice)
+        values = read_object(path, advice)
         try:
             return cls.from_json(values)
         except (KeyError, TypeError) as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.evaluation.config import EvaluateArguments
-from trl_rrtf.evaluation.stage import check_evaluation
+from trl_rrtf.evaluation.stage import check_evaluation, check_problems_to_evaluate
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import probe_isolation
 from trl_rrtf.judging.preparation import check_tests
@@ -59,11 +59,11 @@ class SamplingSection:
 
     Attributes:
         sampling: The model and how it draws.
-        run: `models`, `temperatures` and `deduplicate` of its run, where they are given.
+        arguments: `models`, `temperatures` and `deduplicate` of its run, whose files each run fills in.
     """
 
     sampling: SamplingConfig
-    run: dict[str, Any]
+    arguments: SampleArguments
 
     @classmethod
     def parse(cls, values: dict[str, Any], section: str) -> Self:
@@ -80,11 +80,19 @@ class SamplingSection:
             require_models([sampling.model, *arguments.models], sampling)
             if ENGINES[sampling.engine].is_remote:
                 make_sampler(sampling)  # asks for its package and its key, and for nothing else
-        return cls(sampling, run)
+        return cls(sampling, arguments)
 
-    def cluster(self, address: str | None) -> str | None:
-        """The cluster that draws, which an endpoint has no use for."""
-        return None if ENGINES[self.sampling.engine].is_remote else address
+    def files(self, input: str, output: Path, cluster: str | None, **selection: Any) -> SampleArguments:
+        """The arguments of a run.
+
+        Args:
+            input: Problems, or the candidates of an earlier run.
+            output: The candidates.
+            cluster: Whose machines draw; an endpoint has no use for them.
+            selection: `where` and `limit`.
+        """
+        cluster = None if ENGINES[self.sampling.engine].is_remote else cluster
+        return replace(self.arguments, input=input, output=str(output), cluster=cluster, **selection)
 
 
 @dataclass
@@ -155,7 +163,7 @@ class Plan:
         rank: How verdicts become scores.
         train: The training of each round.
         evaluation: Sampling settings of the evaluation.
-        measures: Values of k and their temperatures, where they are given.
+        measures: Values of k and their temperatures; each evaluation fills in its files.
         benchmarks: What is evaluated on.
     """
 
@@ -167,8 +175,8 @@ class Plan:
     rank: RankConfig
     train: TrainSection
     evaluation: SamplingConfig
-    measures: dict[str, Any] = field(default_factory=dict)
-    benchmarks: list[Benchmark] = field(default_factory=list)
+    measures: EvaluateArguments
+    benchmarks: list[Benchmark]
 
     @classmethod
     def parse(cls, config: PipelineConfig) -> Self:
@@ -185,6 +193,7 @@ class Plan:
         folder = Path(config.output_dir)
         evaluate = dict(config.evaluate)
         measures: dict[str, Any] = {name: evaluate.pop(name) for name in ("k", "k_temperatures") if name in evaluate}
+        files = {"input": "", "output": ".json"}
         plan = cls(
             folder=folder,
             config=config,
@@ -197,14 +206,15 @@ class Plan:
             rank=build(RankConfig, {**style, **config.rank}, "rank"),
             train=TrainSection.parse(config.train, folder / "model"),
             evaluation=build(SamplingConfig, {**style, "model": config.model, **evaluate}, "evaluate"),
-            measures=measures,
+            measures=build(EvaluateArguments, {**files, **measures}, "evaluate"),
             benchmarks=[build(Benchmark, section, f"benchmarks[{i}]") for i, section in enumerate(config.benchmarks)],
         )
         plan._check_sections_together()
         check_paths(config, *plan.benchmarks)
-        for benchmark in [*plan.benchmarks, Benchmark("train", config.problems, config.train_where, config.train_limit)]:
-            check_problems(benchmark.problems, benchmark.where, benchmark.limit)
-            check_tests(iterate_problems(benchmark.problems, benchmark.where, benchmark.limit))
+        for benchmark in plan.benchmarks:
+            check_problems_to_evaluate(benchmark.problems, benchmark.where, benchmark.limit)
+        check_problems(config.problems, config.train_where, config.train_limit)
+        check_tests(iterate_problems(config.problems, config.train_where, config.train_limit))
         return plan
 
     def _check_sections_together(self) -> None:
@@ -232,7 +242,7 @@ class Plan:
             raise ConfigError(
                 f"`train`: `eval_strategy={training.eval_strategy}` needs held-out groups; give `heldout`, or leave it out"
             )
-        if config.heldout is not None and len(set(self.measures.get("k_temperatures") or [])) > 1:
+        if config.heldout is not None and len(set(self.measures.k_temperatures)) > 1:
             raise ConfigError(
                 "`evaluate`: `k_temperatures`: the candidates of `heldout` make the held-out groups, and are drawn at one "
                 "temperature; give one, or evaluate the trained model with `trl-rrtf evaluate`"
@@ -240,12 +250,7 @@ class Plan:
         if self.judge.required_isolation:
             probe_isolation(self.judge).require(self.judge.required_isolation)
         with in_section("evaluate"):
-            check_evaluation(EvaluateArguments(input="", output="e.json", **self.measures), self.evaluation)
-
-    @property
-    def k(self) -> list[int]:
-        """Values of k."""
-        return EvaluateArguments(input="", output="e.json", **self.measures).k
+            check_evaluation(self.measures, self.evaluation)
 
     def evaluation_of(self, model: str, benchmark: Benchmark) -> SamplingConfig:
         """How a model is sampled on a benchmark.

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from trl_rrtf.evaluation import EvaluateArguments, run_evaluate
+from trl_rrtf.evaluation import run_evaluate
 from trl_rrtf.judging.config import JudgeArguments
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.pipeline.config import PipelineConfig
@@ -28,7 +28,7 @@ from trl_rrtf.rows.files import fingerprint, read_object, stream_rows, write_jso
 from trl_rrtf.rows.records import Messages, RankedGroup
 from trl_rrtf.rows.resumable import ResumableWriter, output_lock
 from trl_rrtf.rows.summary import Summary
-from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
+from trl_rrtf.sampling import Sampler, SamplingConfig, make_sampler, run_sample
 from trl_rrtf.sampling.draws import Draws
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.training.options import TrainArguments
@@ -130,7 +130,7 @@ class Pipeline:
         """What decides whether another round is worth its time."""
         if self._config.heldout is None:
             return 0.0
-        return pass_at_k[self._config.heldout][self._plan.k[0]].mean
+        return pass_at_k[self._config.heldout][self._plan.measures.k[0]].mean
 
     def _train(self, number: int, model: str, groups: list[Path], heldout_groups: Path | None) -> TrainSummary:
         """Trains a round's checkpoint from that of the round before."""
@@ -157,22 +157,14 @@ class Pipeline:
         """Training problems -> candidates of the student, of each teacher and references -> verdicts."""
         prefix, config, student = self._prefix(folder), self._config, self._plan.student
         candidates = folder / "candidates" / "student.jsonl"
-        arguments = SampleArguments(
-            input=config.problems,
-            output=str(candidates),
-            where=config.train_where,
-            limit=config.train_limit,
-            cluster=student.cluster(config.cluster),
-            **student.run,
-        )
+        selection = {"where": config.train_where, "limit": config.train_limit}
+        arguments = student.files(config.problems, candidates, config.cluster, **selection)
         sampling = replace(student.sampling, model=model, include_reference=config.include_reference)
         loaded = None if arguments.models or arguments.cluster else sampler
         self._step(f"{prefix}sample", lambda: run_sample(arguments, sampling, loaded))
         for i, teacher in enumerate(self._plan.teachers, start=1):
             earlier, candidates = candidates, folder / "candidates" / f"teacher{i}.jsonl"
-            files = SampleArguments(
-                input=str(earlier), output=str(candidates), cluster=teacher.cluster(config.cluster), **teacher.run
-            )
+            files = teacher.files(str(earlier), candidates, config.cluster)
             self._step(f"{prefix}sample teacher {i}", partial(run_sample, files, teacher.sampling))
         judged = folder / "judged.jsonl"
         to_judge = JudgeArguments(input=str(candidates), output=str(judged), cluster=config.cluster)
@@ -190,12 +182,12 @@ class Pipeline:
         """pass@k of a model on each benchmark."""
         results: PassAtK = {}
         for benchmark in self._plan.benchmarks:
-            arguments = EvaluateArguments(
+            arguments = replace(
+                self._plan.measures,
                 input=benchmark.problems,
                 output=str(self._folder / "evaluation" / f"{benchmark.name}.{moment}.json"),
                 where=benchmark.where,
                 limit=benchmark.limit,
-                **self._plan.measures,
             )
             sampling = self._plan.evaluation_of(model, benchmark)
             evaluate = partial(run_evaluate, arguments, sampling, self._plan.judge, sampler)

@@ -314,13 +314,6 @@ class Journal:
         self._file.seek(self._offsets[place])
         return json.loads(self._file.readline().split(b" ", 1)[1])
 
-    def close(self, *, remove: bool = False) -> None:
-        """Closes the file; `remove` deletes it, when its pieces stand elsewhere."""
-        with output_errors(self.path):
-            self._file.close()
-            if remove:
-                self.path.unlink(missing_ok=True)
-
     def __enter__(self) -> Self:
         return self
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from trl_rrtf.errors import ConfigError, OutputError
+from trl_rrtf.errors import ConfigError
 from trl_rrtf.options import check_paths
-from trl_rrtf.rows.files import Row, read_object, write_json
+from trl_rrtf.rows.files import Row, write_json
 from trl_rrtf.rows.resumable import ResumableWriter, require_row_file
 from trl_rrtf.rows.summary import Summary
 
@@ -127,9 +127,5 @@ class RowStage(Generic[SummaryT]):
 
     def _earlier_summary(self) -> SummaryT:
         advice = "the output itself is whole; make it again with `--overwrite true` to have its summary too"
-        values = read_object(self._summary_file, advice)
-        try:
-            summary: Any = self.summary_type.from_json(values)
-        except TypeError as error:
-            raise OutputError(f"`{self._summary_file}` is damaged, or of another version ({error}); {advice}") from error
+        summary: Any = self.summary_type.load(self._summary_file, advice)
         return summary  # type: ignore[no-any-return]

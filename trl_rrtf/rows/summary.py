@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Self
+
+from trl_rrtf.errors import OutputError
+from trl_rrtf.rows.files import read_object
 
 
 def of_this_run(default: Any = 0, *, default_factory: Any = dataclasses.MISSING) -> Any:
@@ -39,3 +43,20 @@ class Summary:
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The summary that was kept."""
         return cls(**values)
+
+    @classmethod
+    def load(cls, path: Path, advice: str) -> Self:
+        """Reads the summary that an earlier run kept.
+
+        Args:
+            path: Its file.
+            advice: What to do where it is missing or damaged.
+
+        Raises:
+            OutputError: It is missing, damaged, or of another version of this package.
+        """
+        values = read_object(path, advice)
+        try:
+            return cls.from_json(values)
+        except TypeError as error:
+            raise OutputError(f"`{path}` is damaged, or of another version ({error}); {advice}") from error

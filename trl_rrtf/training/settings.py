@@ -12,7 +12,7 @@ from trl import ModelConfig
 from trl_rrtf.errors import OutputError
 from trl_rrtf.models.paths import model_fingerprint
 from trl_rrtf.options import settings_of
-from trl_rrtf.rows.files import fingerprint, read_json
+from trl_rrtf.rows.files import fingerprint, read_object
 from trl_rrtf.training.config import RRTFConfig
 from trl_rrtf.training.options import TrainArguments
 
@@ -68,9 +68,7 @@ def require_same_training(output_dir: Path, settings: Mapping[str, Any], *, is_f
                 f"`output_dir`: `{output_dir}` holds a training, but no {SETTINGS_FILE} that tells which; {_ADVICE}"
             )
         return
-    earlier = read_json(settings_file, _ADVICE)
-    if not isinstance(earlier, dict):
-        raise OutputError(f"`{settings_file}` is damaged (it holds no settings); {_ADVICE}")
+    earlier = read_object(settings_file, _ADVICE)
     defaults = {field.name: _default(field) for kind in (RRTFConfig, ModelConfig) for field in fields(kind)}
     if earlier.get("groups_per_update") == settings["groups_per_update"]:  # 2 processes x 4 batches = 1 process x 8
         free = {"processes", "gradient_accumulation_steps"}

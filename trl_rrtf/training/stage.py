@@ -17,11 +17,11 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from trl_rrtf.errors import ConfigError, OutputError, TrlRrtfError
+from trl_rrtf.errors import ConfigError, TrlRrtfError
 from trl_rrtf.models.hub import create_repository, push_folder
 from trl_rrtf.models.paths import model_name, require_model
 from trl_rrtf.options import check_options, check_paths
-from trl_rrtf.rows.files import full_disk_errors, read_json, write_json
+from trl_rrtf.rows.files import full_disk_errors, write_json
 from trl_rrtf.rows.resumable import output_lock
 from trl_rrtf.rows.summary import Summary, of_this_run
 from trl_rrtf.training.callbacks import RankedGroupsCallback
@@ -152,7 +152,8 @@ def _look(model: str, arguments: TrainArguments, config: RRTFConfig, model_confi
     settings = training_settings(model, arguments, config, model_config)
     require_same_training(output_dir, settings, is_finished=is_finished)
     if is_finished:
-        return _Found(_read_summary(output_dir / RESULT_FILE), None)
+        advice = "remove it to end the training again, from its last checkpoint"
+        return _Found(TrainSummary.load(output_dir / RESULT_FILE, advice), None)
     if config.push_to_hub:
         create_repository(_repository(config), private=config.hub_private_repo, token=config.hub_token)
     write_json(output_dir / SETTINGS_FILE, settings)
@@ -160,15 +161,6 @@ def _look(model: str, arguments: TrainArguments, config: RRTFConfig, model_confi
         require_whole_checkpoint(config.resume_from_checkpoint)
         return _Found(None, config.resume_from_checkpoint)
     return _Found(None, newest_whole_checkpoint(output_dir))
-
-
-def _read_summary(path: Path) -> TrainSummary:
-    advice = "remove it to end the training again, from its last checkpoint"
-    values = read_json(path, advice)
-    try:
-        return TrainSummary.from_json(values)
-    except TypeError as error:
-        raise OutputError(f"`{path}` is damaged, or of another version ({error}); {advice}") from error
 
 
 def _make_trainer(
