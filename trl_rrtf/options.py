@@ -174,6 +174,22 @@ def check_options(config: Any) -> None:
                 check_range(field.name, entry, field.metadata["range"])
 
 
+def refuse_idle(config: Any, names: Collection[str], reason: str) -> None:
+    """Refuses options that would do nothing, where they are not at their defaults.
+
+    Args:
+        config: A configuration.
+        names: The options.
+        reason: Why they would do nothing.
+
+    Raises:
+        ConfigError: It names the option and the reason.
+    """
+    for field in dataclasses.fields(config):
+        if field.name in names and getattr(config, field.name) != field.default:
+            raise ConfigError(f"`{field.name}`: {reason}, so it would do nothing; leave it out")
+
+
 @functools.cache
 def _type_hints(config_type: type) -> dict[str, Any]:
     return typing.get_type_hints(config_type)

@@ -135,3 +135,13 @@ def test_candidates_of_an_earlier_run_do_not_count(tiny_model_dir, files, tmp_pa
     candidates = str(tmp_path / "e.candidates.jsonl")
     with pytest.raises(ConfigError, match="problem p/1 has candidates of an earlier run"):
         run_evaluate(EvaluateArguments(candidates, str(tmp_path / "again.json")), sampling(tiny_model_dir), JudgeConfig())
+
+
+def test_the_spelling_of_a_path_is_no_setting(tiny_model_dir, files, tmp_path, monkeypatch):
+    problems, output = files
+    run_evaluate(EvaluateArguments(problems, output), sampling(tiny_model_dir), JudgeConfig(), ListSampler())
+    before = Path(output).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    model = f"{tiny_model_dir.parent}/./{tiny_model_dir.name}"
+    run_evaluate(EvaluateArguments("./p.jsonl", "e.json"), sampling(model), JudgeConfig(), None)
+    assert Path(output).read_bytes() == before

@@ -256,3 +256,13 @@ def test_a_limit_that_is_no_number_is_refused():
     for limit in ("six", 0, 1.5):
         with pytest.raises(ConfigError, match="`limit`: expected"):
             EvolveArguments("a", "b.jsonl", limit=limit)
+
+
+def test_options_that_would_do_nothing_are_refused():
+    with pytest.raises(ConfigError, match="`num_votes`: no tests are written without `synthesize_tests`"):
+        EvolveConfig(synthesize_tests=False, num_votes=1)
+    for options in ({"prompt_style": "paper"}, {"include_reference": True}):
+        with pytest.raises(ConfigError, match="a teacher that evolves problems writes no candidates"):
+            TeacherConfig("teacher", **options)
+    with pytest.raises(ConfigError, match="`source`: expected one of teacher"):
+        TeacherConfig("teacher", source="student")

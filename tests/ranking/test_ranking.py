@@ -392,3 +392,12 @@ def test_options_of_a_wrong_kind_are_refused(options, message):
         RankConfig(**options)
     assert message in str(caught.value)
     assert RankConfig(teacher_bonus="2e-1").teacher_bonus == 0.2
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path):
+    with pytest.raises(
+        ConfigError, match="`license`: it stands in the data card, and `card` asks for none, so it would do nothing"
+    ):
+        RankArguments("j.jsonl", "r.jsonl", license="mit")
+    with pytest.raises(ConfigError, match="`preference_weight`: `passed_preference` prefers none"):
+        RankConfig(preference_weight=0.2)

@@ -344,6 +344,13 @@ def test_overwriting_throws_away_what_was_drawn(sampler, tiny_model_dir, tmp_pat
     assert summary.sampled_now == 21
 
 
+def test_the_spelling_of_a_path_is_no_setting(tiny_model_dir, tmp_path, problems_file, monkeypatch):
+    run_sample(SampleArguments(str(problems_file), str(tmp_path / "c.jsonl")), config(tiny_model_dir))
+    monkeypatch.chdir(tmp_path)
+    again = SampleArguments("./problems.jsonl", "c.jsonl")
+    assert run_sample(again, config(f"{tiny_model_dir.parent}/./{tiny_model_dir.name}")).sampled_now == 0
+
+
 def test_what_was_drawn_with_other_settings_is_not_taken(sampler, tiny_model_dir, tmp_path, problems_file):
     """A journal that is left alone, without the output that it belongs to."""
     arguments = SampleArguments(str(problems_file), str(tmp_path / "c.jsonl"))

@@ -297,6 +297,32 @@ def test_a_torn_checkpoint_that_was_asked_for_is_named(groups, tiny_model_dir, c
             train(groups, tiny_model_dir, copied, resume_from_checkpoint=str(copied / name))
 
 
+def test_a_checkpoint_of_another_folder_decides_the_weights(groups, tiny_model_dir, finished, copied, tmp_path, monkeypatch):
+    elsewhere = shutil.copytree(copied / "checkpoint-2", tmp_path / "checkpoint-2")
+    train(groups, tiny_model_dir, tmp_path / "e", resume_from_checkpoint=str(elsewhere))
+    assert weights(tmp_path / "e") == weights(finished)
+    with pytest.raises(OutputError, match="another `resumed_from`"):
+        train(groups, tiny_model_dir, tmp_path / "e")
+    # Killed, it goes on from its own newest checkpoint and not from there again.
+    (tmp_path / "e" / RESULT_FILE).unlink()
+    seen = []
+    monkeypatch.setattr(
+        stage.RRTFTrainer, "train", lambda self, resume_from_checkpoint: seen.append(resume_from_checkpoint) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        train(groups, tiny_model_dir, tmp_path / "e", resume_from_checkpoint=str(elsewhere))
+    assert seen == [str(tmp_path / "e" / "checkpoint-3")]
+
+
+def test_a_checkpoint_without_an_optimizer_is_told(groups, tiny_model_dir, copied, caplog):
+    (copied / RESULT_FILE).unlink()
+    for folder in copied.glob("checkpoint-*"):
+        (folder / "optimizer.pt").unlink()
+    with caplog.at_level(logging.WARNING):
+        train(groups, tiny_model_dir, copied, save_only_model=True)
+    assert "holds no state of the optimizer" in caplog.text
+
+
 def test_a_disk_that_is_full_while_the_optimizer_is_written(groups, tiny_model_dir, finished, tmp_path):
     """A real failing write: files may be larger than the weights, and not as large as the optimizer's state."""
     sizes = [(finished / "checkpoint-3" / name).stat().st_size for name in ("model.safetensors", "optimizer.pt")]

@@ -171,7 +171,9 @@ def _finished(arguments: EvaluateArguments, settings: dict[str, Any]) -> Evaluat
     if arguments.overwrite:
         return None
     earlier = {**evaluation.settings, **evaluation.fingerprints, **evaluation.judge}
-    require_same_settings(output, {name: earlier.get(name) for name in settings}, json.loads(json.dumps(settings)))
+    paths = ("problems", "input", "model")  # the same content may be given by another one
+    wanted = {name: value for name, value in json.loads(json.dumps(settings)).items() if name not in paths}
+    require_same_settings(output, {name: earlier.get(name) for name in wanted}, wanted)
     return evaluation
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.evolving.rewriting import METHODS
-from trl_rrtf.options import check_options, option
-from trl_rrtf.sampling.config import MODEL_SOURCES, SamplingConfig
+from trl_rrtf.options import check_options, option, refuse_idle
+from trl_rrtf.sampling.config import SamplingConfig
 
 
 @dataclass
@@ -80,16 +80,23 @@ class EvolveConfig:
             raise ConfigError(f"`methods`: expected some of {', '.join(METHODS)}, got none")
         if self.min_tests > self.num_tests:
             raise ConfigError(f"`min_tests`: expected 1 to `num_tests` ({self.num_tests}), got {self.min_tests}")
+        if not self.synthesize_tests:
+            refuse_idle(self, ("num_tests", "min_tests", "num_votes"), "no tests are written without `synthesize_tests`")
 
 
 @dataclass
 class TeacherConfig(SamplingConfig):
     """The teacher: as in `sample`; `num_generations` is how many evolutions are tried, of which the first good one stays.
 
-    Each request is a user's message, and what is written are problems and not candidates: `source`, `prompt_style` and
-    `include_reference` have no effect.
+    Each request is a user's message, and what is written are problems and not candidates: `prompt_style` and
+    `include_reference` are refused.
     """
 
-    source: str = option("What the model is.", default="teacher", choices=MODEL_SOURCES, decides_output=False)
+    source: str = option("What the model is.", default="teacher", choices=("teacher",))
     num_generations: int = option("Evolutions that are tried; the first good one stays.", default=2, at_least=1)
     max_new_tokens: int = option("Longest answer, in tokens.", default=1024, at_least=1)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        super().__post_init__()
+        refuse_idle(self, ("prompt_style", "include_reference"), "a teacher that evolves problems writes no candidates")

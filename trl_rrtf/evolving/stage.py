@@ -144,7 +144,7 @@ class _EvolveStage(RowStage[EvolveSummary]):
             **settings_of(self._arguments),
             "input": fingerprint(self._arguments.input),
             **settings_of(self._config),
-            **settings_of(self._teacher, without=("prompt_style", "include_reference")),  # they are for candidates
+            **settings_of(self._teacher),  # the model's path too: the seeds are made from it
             **({} if self._is_remote else {"model_fingerprint": model_fingerprint(self._teacher.model)}),
             **settings_of(self._judging),
         }

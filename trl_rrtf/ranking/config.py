@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.options import check_options, option
+from trl_rrtf.options import check_options, option, refuse_idle
 from trl_rrtf.ranking.preferences import PREFERENCES
 from trl_rrtf.rows.prompts import PROMPT_STYLES
 
@@ -40,6 +40,8 @@ class RankArguments:
     def __post_init__(self) -> None:
         """Checks the values."""
         check_options(self)
+        if self.card is None:
+            refuse_idle(self, ("license",), "it stands in the data card, and `card` asks for none")
 
 
 @dataclass
@@ -136,7 +138,9 @@ class RankConfig:
                 f"`teacher_bonus`: expected more than 0 and less than the smallest gap between outcomes ({smallest_gap:g}), "
                 f"got {self.teacher_bonus}"
             )
-        if self.passed_preference != "none" and not 0.0 < self.preference_weight < self.teacher_bonus:
+        if self.passed_preference == "none":
+            refuse_idle(self, ("preference_weight",), "`passed_preference` prefers none")
+        elif not 0.0 < self.preference_weight < self.teacher_bonus:
             raise ConfigError(
                 f"`preference_weight`: expected more than 0 and less than `teacher_bonus` ({self.teacher_bonus:g}), which must "
                 f"still win a tie, got {self.preference_weight}"

@@ -159,11 +159,14 @@ class _SampleStage(RowStage[SampleSummary]):
 
     def settings(self) -> dict[str, Any]:
         is_remote = ENGINES[self._config.engine].is_remote
+        names = list(map(model_name, self._models))  # not the paths: the same model may be given by another one
         return {
-            **settings_of(self._arguments, without=("input",)),
+            **settings_of(self._arguments),
             **settings_of(self._config),
+            "model": names[0],
+            "models": names[1:],
             "input": fingerprint(self._arguments.input),
-            "model_fingerprint": {} if is_remote else {model: model_fingerprint(model) for model in self._models},
+            "model_fingerprint": {} if is_remote else dict(zip(names, map(model_fingerprint, self._models), strict=True)),
         }
 
     def rows(self, done: int) -> Iterator[CandidateGroup]:

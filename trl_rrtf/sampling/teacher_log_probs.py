@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trl_rrtf.models.paths import model_fingerprint, require_model
+from trl_rrtf.models.paths import model_fingerprint, model_name, require_model
 from trl_rrtf.options import settings_of
 from trl_rrtf.rows.files import check_rows, fingerprint, stream_rows
 from trl_rrtf.rows.prompts import render_prompt
@@ -69,6 +69,7 @@ class _TeacherLogProbsStage(RowStage[TeacherLogProbsSummary]):
         return {
             "input": fingerprint(self._arguments.input),
             **settings_of(self._config),
+            "model": model_name(self._config.model),
             "model_fingerprint": model_fingerprint(self._config.model),
         }
 

@@ -40,12 +40,23 @@ def training_settings(model: str, arguments: TrainArguments, config: RRTFConfig,
         "model_fingerprint": model_fingerprint(model),
         "dataset": fingerprint(arguments.input),
         "eval_dataset": fingerprint(arguments.eval_dataset) if arguments.eval_dataset else None,
+        "resumed_from": _resumed_from(config),
         "processes": config.world_size,
         "groups_per_update": config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
         **config.deciding_options(),
         **settings_of(model_config, without=("model_name_or_path",)),
         **{f"{name}_fingerprint": fingerprint(path) for name, path in paths.items() if isinstance(path, str) and path},
     }
+
+
+def starts_elsewhere(config: RRTFConfig) -> bool:
+    """Whether `resume_from_checkpoint` names a checkpoint of another folder, which then decides the weights."""
+    given = config.resume_from_checkpoint
+    return bool(given) and not Path(str(given)).resolve().is_relative_to(Path(str(config.output_dir)).resolve())
+
+
+def _resumed_from(config: RRTFConfig) -> str | None:
+    return fingerprint(str(config.resume_from_checkpoint)) if starts_elsewhere(config) else None
 
 
 def require_same_training(output_dir: Path, settings: Mapping[str, Any], *, is_finished: bool) -> None:

@@ -29,7 +29,7 @@ from trl_rrtf.training.checkpoints import newest_whole_checkpoint, require_whole
 from trl_rrtf.training.config import RRTFConfig
 from trl_rrtf.training.options import TrainArguments
 from trl_rrtf.training.ranked_dataset import read_ranked_groups
-from trl_rrtf.training.settings import SETTINGS_FILE, require_same_training, training_settings
+from trl_rrtf.training.settings import SETTINGS_FILE, require_same_training, starts_elsewhere, training_settings
 from trl_rrtf.training.trainer import RRTFTrainer
 
 if TYPE_CHECKING:
@@ -154,13 +154,16 @@ def _look(model: str, arguments: TrainArguments, config: RRTFConfig, model_confi
     if is_finished:
         advice = "remove it to end the training again, from its last checkpoint"
         return _Found(TrainSummary.load(output_dir / RESULT_FILE, advice), None)
+    given = config.resume_from_checkpoint
+    if given:
+        require_whole_checkpoint(given)
     if config.push_to_hub:
         create_repository(_repository(config), private=config.hub_private_repo, token=config.hub_token)
     write_json(output_dir / SETTINGS_FILE, settings)
-    if config.resume_from_checkpoint:
-        require_whole_checkpoint(config.resume_from_checkpoint)
-        return _Found(None, config.resume_from_checkpoint)
-    return _Found(None, newest_whole_checkpoint(output_dir))
+    newest = None if given and not starts_elsewhere(config) else newest_whole_checkpoint(output_dir)
+    if config.save_only_model and newest is not None:
+        logger.warning("`%s` holds no state of the optimizer (`save_only_model`), which begins anew", newest)
+    return _Found(None, newest or given)
 
 
 def _make_trainer(
