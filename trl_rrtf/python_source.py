@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from types import CodeType
 
 
 def parse_program(code: str) -> ast.Module:
@@ -19,3 +20,16 @@ def parse_program(code: str) -> ast.Module:
         tree = ast.parse(code)
         compile(tree, "<program>", "exec")  # finds what parsing does not, such as a `return` outside a function
         return tree
+
+
+def compile_tree(tree: ast.Module, name: str) -> CodeType:
+    """Compiles a syntax tree in the same silence.
+
+    Args:
+        tree: A tree, perhaps changed since it was parsed.
+        name: File name for tracebacks.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code: CodeType = compile(tree, name, "exec", dont_inherit=True)
+        return code

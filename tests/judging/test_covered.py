@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+import trl_rrtf.judging.judge as judge_module
 from trl_rrtf import Judge, JudgeConfig, JudgeError, Outcome, Problem, UnitTest
 from trl_rrtf.judging.config import ISOLATION_PROPERTIES
-from trl_rrtf.judging.containment import LAYERS
+from trl_rrtf.judging.candidate.containment import LAYERS
 from trl_rrtf.judging.isolation import probe_isolation
 
 RIGHT = "def f(x):\n    return x + 1\n"
@@ -115,7 +116,7 @@ def test_tests_are_not_in_the_candidates_process(judge, search):
         "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(x):\n    return f(x)",
         "import os\nfor fd in range(30):\n    try: os.write(fd, b'passed\\nOK\\n' * 5)\n    except OSError: pass\n",
         # The messages of the judge itself, ahead of time and malformed.
-        "import socket, sys\nsys.path.append('.')\nfrom trl_rrtf.judging.channel import Channel\n"
+        "import socket, sys\nsys.path.append('.')\nfrom trl_rrtf.judging.wire.channel import Channel\n"
         "c = Channel(socket.socket(fileno=3))\nc.send('loaded', ['f'], {})\n"
         "for _ in range(9):\n    c.send('verdict', {'outcome': 4, 'passed': 3, 'total': 3}, False)\n",
         "import os\nos.write(3, b'\\xff' * 100)\ndef f(x):\n    return x + 1\n",
@@ -278,17 +279,15 @@ def test_threads_are_limited_and_die_with_the_program(judge):
     assert judge.judge(INCREMENT, bomb).outcome is Outcome.RUNTIME_ERROR
 
 
-def test_descendants_die_even_where_forks_are_allowed(tmp_path):
-    class WithoutFilter(Judge):
-        without_layers = ("seccomp", "landlock", "namespaces", "bubblewrap")
-
+def test_descendants_die_even_where_forks_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_module, "_LAYERS_LEFT_OUT", ("seccomp", "landlock", "namespaces", "bubblewrap"))
     mark = tmp_path / "mark"
     os.chmod(tmp_path, 0o777)
     program = (
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork():\n        os._exit(0)\n"
         f"    time.sleep(1)\n    open({str(mark)!r}, 'w')\n    time.sleep(60)\n{RIGHT}"
     )
-    with WithoutFilter(JudgeConfig(num_workers=1)) as judge:
+    with Judge(JudgeConfig(num_workers=1)) as judge:
         assert passed(judge, INCREMENT, program)
         assert passed(judge, INCREMENT, RIGHT)
     time.sleep(1.5)
@@ -424,17 +423,17 @@ def test_what_is_missing_is_found_out_by_trying():
 
 
 def test_a_level_that_the_system_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(Judge, "without_layers", ("seccomp",))
+    monkeypatch.setattr(judge_module, "_LAYERS_LEFT_OUT", ("seccomp",))
     with pytest.raises(JudgeError, match=r"`required_isolation`: this system does not provide processes .*seccomp: left out"):
         Judge(JudgeConfig(required_isolation=["files", "processes"]))
     with Judge(JudgeConfig(num_workers=1)) as judge:
         assert judge.judge(INCREMENT, RIGHT).outcome is Outcome.PASSED
 
 
-def test_every_way_to_contain_gives_the_same_verdicts():
+def test_every_way_to_contain_gives_the_same_verdicts(monkeypatch):
     for without in ((), ("namespaces",), ("namespaces", "bubblewrap"), ("landlock", "capabilities"), ("user",)):
-        kind = type("WithLess", (Judge,), {"without_layers": without})
-        with kind(JudgeConfig(num_workers=1)) as judge:
+        monkeypatch.setattr(judge_module, "_LAYERS_LEFT_OUT", without)
+        with Judge(JudgeConfig(num_workers=1)) as judge:
             assert judge.judge(INCREMENT, RIGHT).outcome is Outcome.PASSED, without
             assert judge.judge(INCREMENT, "import numpy\n" + RIGHT).outcome is Outcome.PASSED, without
             assert judge.judge(INCREMENT, "def f(x): return 2").passed == 1

@@ -26,6 +26,7 @@ from trl_rrtf import (
 )
 from trl_rrtf.judging.config import JudgeArguments
 from trl_rrtf.judging.stage import run_judge
+from trl_rrtf.judging.wire.protocol import Judged
 from trl_rrtf.judging.worker import Worker, WorkerDiedError
 from trl_rrtf.rows import checks
 from trl_rrtf.rows.files import read_rows
@@ -109,11 +110,11 @@ def test_a_broken_judge_stops_the_run_and_keeps_what_is_judged(tmp_path, monkeyp
         calls.append(program)
         if len(calls) > 15:
             raise WorkerDiedError("it broke")
-        return {"outcome": 4, "passed": 2, "total": 2, "seconds": 0.0, "detail": "", "starved": False}
+        return Judged(4, 2, 2, 0.0, "", False)
 
     monkeypatch.setattr(Judge, "isolation", lambda judge: Isolation({}, {}))
     monkeypatch.setattr(Worker, "judge", breaks)
-    with pytest.raises(JudgeError, match=r"\d of 2\d candidates could not be judged.*it broke"):
+    with pytest.raises(JudgeError, match=r"\d of 2\d candidates could not be judged.*candidate \d of problem 'p/\d'.*it broke"):
         run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(retries=0, num_workers=1))
     assert not (tmp_path / "j.jsonl").exists()
     assert (tmp_path / "j.jsonl.partial").exists()

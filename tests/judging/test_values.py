@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from trl_rrtf.judging.values import MAX_DEPTH, CannotCrossError, Codec, MalformedValueError
+from trl_rrtf.judging.wire.values import MAX_DEPTH, CannotCrossError, Codec, MalformedValueError
 
 CODEC = Codec()
 

@@ -6,7 +6,7 @@ import ast
 import builtins
 import sys
 
-from trl_rrtf.judging.checker import RECORDER
+from trl_rrtf.judging.wire.protocol import RECORDER
 from trl_rrtf.python_source import parse_program
 from trl_rrtf.rows.records import Problem
 
@@ -21,25 +21,34 @@ _TRUSTED_NAMES = {
 
 
 def record_assertions(code: str) -> ast.Module:
-    """Wraps each assertion into `with _recorder:`, so that each counts and one that fails does not end the rest.
+    """Puts the recorder into test code, so that each assertion counts and one that fails does not end the rest.
 
-    Assertions are `assert` statements and calls of methods or functions whose names begin with `assert`, also in loops and
-    helper functions. Those in a `try` that would catch their error stay as they are: there, a failure is part of the test.
+    Assertions are `assert` statements, comparisons that stand alone, calls of methods or functions whose names begin with
+    `assert`, and `with` blocks of such calls or of `raises`; also in loops and helper functions. A `try` that would catch the
+    error of an assertion in it stays as it is: there, a failure is part of the test. One that ends in `assert False` unless
+    something is raised is one assertion.
 
     Raises:
         SyntaxError: The text does not compile.
     """
     tree = parse_program(code)
     _Record().visit(tree)
+    return tell_statements(tree)
+
+
+def tell_statements(tree: ast.Module) -> ast.Module:
+    """Tells the recorder when a statement has ended: what the candidate changed in place in it arrives then."""
+    _TellStatements().visit(tree)
     return ast.fix_missing_locations(tree)
 
 
 def count_assertions(recorded: ast.Module) -> int:
     """How many assertions stand in code that records them, those in loops once."""
-    return sum(
-        isinstance(node, ast.With) and isinstance(name := node.items[0].context_expr, ast.Name) and name.id == RECORDER
-        for node in ast.walk(recorded)
-    )
+    return sum(map(_is_recorded, ast.walk(recorded)))
+
+
+def _is_recorded(node: ast.AST) -> bool:
+    return isinstance(node, ast.With) and isinstance(name := node.items[0].context_expr, ast.Name) and name.id == RECORDER
 
 
 class _Record(ast.NodeTransformer):
@@ -47,11 +56,26 @@ class _Record(ast.NodeTransformer):
         return _recorded(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        called = node.value.func if isinstance(node.value, ast.Call) else None
-        name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-        return _recorded(node) if name.startswith("assert") else node
+        if isinstance(node.value, ast.Compare):  # meant as an assertion: it does nothing else
+            return _recorded(ast.copy_location(ast.Assert(test=node.value), node))
+        return _recorded(node) if _called_name(node.value).startswith("assert") else node
+
+    def visit_With(self, node: ast.With) -> ast.AST:
+        name = _called_name(node.items[0].context_expr)
+        if name.startswith("assert") or name == "raises":
+            return _recorded(node)
+        return self.generic_visit(node)
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        self.generic_visit(node)
+        # Of two lists that are compared in a loop, one that is empty would make the loop compare nothing.
+        if _called_name(node.iter) == "zip" and any(map(_is_recorded, ast.walk(node))):
+            node.iter.func = _of_recorder("zip")  # type: ignore[attr-defined]
+        return node
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
+        if not any(map(_catches_assertions, node.handlers)) and any(map(_never_holds, node.body)):
+            return _recorded(node)
         parts = ["handlers", "orelse", "finalbody"]
         if not any(map(_catches_assertions, node.handlers)):
             parts.append("body")
@@ -60,14 +84,136 @@ class _Record(ast.NodeTransformer):
         return node
 
 
-def _recorded(node: ast.stmt) -> ast.AST:
+class _TellStatements(ast.NodeTransformer):
+    """After each statement that may run the candidate, and where a condition has been computed."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        node.test = _in_parts(node.test)
+        return node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for name in ("body", "orelse", "finalbody"):
+            statements = getattr(node, name, None)
+            if isinstance(statements, list) and not isinstance(node, ast.ClassDef) and not _is_recorded(node):
+                setattr(node, name, self._told(statements, at_start=isinstance(node, ast.If | ast.For | ast.While | ast.With)))
+        return node
+
+    def _told(self, statements: list[ast.stmt], *, at_start: bool) -> list[ast.stmt]:
+        told: list[ast.stmt] = [_statement_ended(statements[0])] if at_start and statements else []
+        for statement in statements:
+            told.append(statement)
+            if _is_recorded(statement):
+                continue  # the recorder knows
+            if isinstance(statement, _RUN_NOTHING) or not any(isinstance(node, _MAY_RUN) for node in ast.walk(statement)):
+                continue
+            told.append(_statement_ended(statement))
+        return told
+
+
+_RUN_NOTHING = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom),
+    *(ast.Return, ast.Raise, ast.Break, ast.Continue, ast.Pass, ast.Global, ast.Nonlocal),
+)
+_MAY_RUN = (ast.Call, ast.Attribute, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.Compare, ast.For, ast.comprehension)
+
+
+def _in_parts(test: ast.expr) -> ast.expr:
+    """`assert a and b` as two statements are: what `a` changed is seen by `b`."""
+    if isinstance(test, ast.BoolOp):
+        ended = "part_held" if isinstance(test.op, ast.And) else "part_failed"
+        values: list[ast.expr] = []
+        for value in map(_in_parts, test.values):
+            values += [ast.copy_location(ast.Call(func=_of_recorder(ended), args=[], keywords=[]), value)] if values else []
+            values.append(value)
+        test.values = values
+    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        test.operand = _in_parts(test.operand)
+    return test
+
+
+def _statement_ended(beside: ast.stmt) -> ast.stmt:
+    return ast.copy_location(ast.Expr(ast.Call(func=_of_recorder("statement_ended"), args=[], keywords=[])), beside)
+
+
+def _of_recorder(method: str) -> ast.Attribute:
+    return ast.Attribute(value=ast.Name(id=RECORDER, ctx=ast.Load()), attr=method, ctx=ast.Load())
+
+
+def _recorded(node: ast.stmt) -> ast.stmt:
     recorder = ast.withitem(context_expr=ast.Name(id=RECORDER, ctx=ast.Load()))
     return ast.copy_location(ast.With(items=[recorder], body=[node]), node)
+
+
+def _called_name(node: ast.expr) -> str:
+    """The last name of what is called: `assertEqual` of `self.assertEqual(...)`."""
+    called = node.func if isinstance(node, ast.Call) else None
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+
+
+def _never_holds(node: ast.stmt) -> bool:
+    """`assert False`, `self.fail()`, `raise AssertionError`: reached only where something was not raised."""
+    if isinstance(node, ast.Assert):
+        return isinstance(node.test, ast.Constant) and not node.test.value
+    if isinstance(node, ast.Expr):
+        return _called_name(node.value) == "fail"
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return isinstance(raised, ast.Name) and raised.id == "AssertionError"
+    return False
 
 
 def _catches_assertions(handler: ast.ExceptHandler) -> bool:
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(kind is None or (isinstance(kind, ast.Name) and kind.id in _CATCHERS) for kind in kinds)
+
+
+# --- Test code in the styles of pytest and unittest ----------------------------------------------------------------------------
+
+
+def run_test_functions(recorded: ast.Module) -> None:
+    """Adds calls of the test functions and classes that code defines and leaves to pytest or unittest.
+
+    Raises:
+        ValueError: A test function needs arguments, which a plugin or fixture would give.
+    """
+    used = {node.id for node in ast.walk(recorded) if isinstance(node, ast.Name)}
+    for statement in list(recorded.body):
+        if isinstance(statement, ast.ClassDef) and statement.name not in used and _is_test_class(statement):
+            method = "run_test_class"
+        elif isinstance(statement, ast.FunctionDef) and statement.name not in used and statement.name.startswith("test"):
+            if len(statement.args.args) > len(statement.args.defaults) or statement.decorator_list:
+                raise ValueError(f"`{statement.name}` needs fixtures or parameters of pytest; call it in the test's code")
+            method = "run_test_function"
+        else:
+            continue
+        name = ast.Name(id=statement.name, ctx=ast.Load())
+        call = ast.Call(func=_of_recorder(method), args=[name], keywords=[])
+        recorded.body.append(ast.fix_missing_locations(ast.copy_location(ast.Expr(call), statement)))
+
+
+def _is_test_class(node: ast.ClassDef) -> bool:
+    bases = {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}
+    named = node.name.startswith("Test") or any(name.endswith("TestCase") for name in bases)
+    return named and any(isinstance(part, _FUNCTIONS) and part.name.startswith("test") for part in node.body)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def judges_nothing(recorded: ast.Module, kind: str) -> str | None:
+    """Why test code can never fail, or never hold, whatever the program; None if it judges."""
+    defined = {statement.name for statement in recorded.body if isinstance(statement, _FUNCTIONS)}
+    if kind == "check":
+        assigned = {node.id for node in ast.walk(recorded) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        if "check" not in defined | assigned:
+            return "it defines no function `check`; make it a test of kind `assert`, or define `check(candidate)`"
+        return None
+    used = {node.id for node in ast.walk(recorded) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    reached = [s for s in recorded.body if not (isinstance(s, _FUNCTIONS) and s.name not in used)]
+    if not any(isinstance(node, ast.Call) or _is_recorded(node) for statement in reached for node in ast.walk(statement)):
+        return "it asserts nothing and calls nothing, so that every program would pass, or none; write `assert f(1) == 2`"
+    return None
 
 
 def expected_names(trees: list[ast.Module]) -> set[str]:
@@ -97,13 +243,13 @@ def trusted_imports(trees: list[ast.Module], names: set[str]) -> dict[str, list[
     return imports
 
 
-def prompt_helpers(problem: Problem) -> str:
+def prompt_helpers(problem: Problem) -> ast.Module | None:
     """Imports and helper functions that a prompt made of code holds beside the function to write.
 
     Published checks use them (HumanEval/32, 38 and 50), and they must be the prompt's, not what the candidate made of them.
     """
     if not isinstance(problem.prompt, str) or not problem.entry_point:
-        return ""
+        return None
     for text in (problem.prompt, problem.prompt.rstrip() + "\n    pass\n"):
         try:
             statements = parse_program(text).body
@@ -111,11 +257,12 @@ def prompt_helpers(problem: Problem) -> str:
             continue
         names = [getattr(statement, "name", None) for statement in statements]
         if problem.entry_point not in names:
-            return ""
+            return None
         kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-        return "\n\n".join(
-            ast.unparse(statement)
+        body = [
+            statement
             for statement, name in zip(statements, names, strict=True)
             if isinstance(statement, kept) and name != problem.entry_point
-        )
-    return ""
+        ]
+        return ast.Module(body=body, type_ignores=[]) if body else None
+    return None

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from trl_rrtf.options import check_options, option
 
 ISOLATION_PROPERTIES = {
-    "memory": "no more memory than `memory_mb`, and none that no limit counts",
-    "processes": "no process of its own",
+    "memory": "no more memory in use than `memory_mb`, and none that no limit counts",
+    "processes": "no process of its own, and none that outlives its worker",
     "network": "no network, loopback included",
-    "files": "no writing outside the scratch folder",
+    "files": "no writing outside the scratch folder, and no change of modes, times, owners and attributes",
+    "metadata": "no sight of the names, sizes and modes of the user's files",
     "disk": "a bounded scratch folder",
     "secrets": "no reading of the user's files, environment and memory",
-    "signals": "no signals to other processes",
+    "signals": "no signals to other processes, and no change of their priority, cores and limits",
     "kernel": "no tracing, namespaces and other kernel interfaces",
 }
 """What can be required of the system a judge runs on. Time limits and the separate checker process are always there."""
@@ -56,6 +57,8 @@ class JudgeConfig:
         memory_mb: Address space of the program, in MiB.
         max_output_bytes: Largest file (and standard output) that the program may write, in bytes.
         num_workers: Programs that run side by side, or None for one per usable core.
+        number_tolerance: How far apart two numbers may be in the output of a program or in the result of a `call`, relative to
+            the larger, as graders of published problems have it; 0 compares exactly.
         stop_at_first_failure: Leave the tests after the first failure unjudged.
         second_run: Run each program twice, to find those whose results change.
         required_isolation: Names from [`ISOLATION_PROPERTIES`][trl_rrtf.judging.config.ISOLATION_PROPERTIES] that must hold on
@@ -79,6 +82,13 @@ class JudgeConfig:
     )
     num_workers: int | None = option(
         "Programs side by side; by default one per usable core.", default=None, at_least=1, decides_output=False
+    )
+    number_tolerance: float = option(
+        "How far apart numbers may be in outputs of programs and results of `call` tests, relative to the larger; 0: exactly "
+        "equal, white space included.",
+        default=1e-6,
+        at_least=0,
+        at_most=1,
     )
     stop_at_first_failure: bool = option(
         "Stop at the first test that fails: faster, but `partial` counts only what came before.", default=False

@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from trl_rrtf.errors import JudgeError
+from trl_rrtf.judging.candidate.containment import NOBODY
 from trl_rrtf.judging.config import ISOLATION_PROPERTIES, JudgeConfig
+from trl_rrtf.judging.folder import OwnFolder
 from trl_rrtf.judging.preparation import prepare
+from trl_rrtf.judging.wire.protocol import Judged
 from trl_rrtf.judging.worker import CannotJudgeError, Worker, WorkerDiedError
 from trl_rrtf.rows.records import Problem, UnitTest
 
 _LARGEST_PROBED_FILE = 1_000_000
 """Bytes."""
+
+_MOST_PROBED_MEMORY = 256
+"""MiB."""
 
 
 @dataclass(frozen=True)
@@ -69,31 +74,59 @@ def probe_isolation(config: JudgeConfig, without: tuple[str, ...] = ()) -> Isola
     Raises:
         JudgeError: No worker starts.
     """
-    program = Path(__file__).with_name("probe.py").read_text()
-    # The scratch folder lies in memory and is filled to its end, which goes with the largest file: tried with a small one.
-    config = dataclasses.replace(config, max_output_bytes=min(config.max_output_bytes, _LARGEST_PROBED_FILE))
+    program = Path(__file__).with_name("candidate").joinpath("probe.py").read_text()
+    # The scratch folder lies in memory and is filled to its end, which goes with the largest file, and memory is used up to its
+    # limit: both are tried with small ones.
+    config = dataclasses.replace(
+        config,
+        max_output_bytes=min(config.max_output_bytes, _LARGEST_PROBED_FILE),
+        memory_mb=min(config.memory_mb, _MOST_PROBED_MEMORY),
+    )
     worker = Worker(config, without)
     os.environ["TRL_RRTF_PROBE"] = "a secret"
+    bait = OwnFolder()
     try:
-        with tempfile.TemporaryDirectory(prefix="judge-probe-") as folder, socket.socket(socket.AF_UNIX) as bait:
-            bait.bind(f"\0trl-rrtf-probe-{os.getpid()}")
-            bait.listen()
-            os.chmod(folder, 0o777)
-            secret = Path(folder, "secret")
-            secret.write_text("a secret")
-            secret.chmod(0o644)
-            arguments = f"{folder!r}, {os.getpid()}, {config.memory_mb * 2**20}, {config.max_output_bytes}"
-            properties = {}
-            for name in ISOLATION_PROPERTIES:
-                test = UnitTest(kind="assert", code=f"assert {name}({arguments}) is True")
-                problem = Problem(problem_id=name, prompt=name, tests=[test], entry_point=name)
-                verdict = worker.judge(prepare(problem), program)
-                properties[name] = verdict["passed"] == 1
-            if Path(folder, "written").exists():
-                properties["files"] = False
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(f"\0trl-rrtf-probe-{os.getpid()}")
+            end.listen()
+            properties = _tried(worker, program, bait.path, config)
     except (WorkerDiedError, CannotJudgeError) as error:
         raise JudgeError(f"the judge's workers do not start: {error}") from error
     finally:
         del os.environ["TRL_RRTF_PROBE"]
         worker.stop()
+        bait.remove()
     return Isolation(properties, worker.layers)
+
+
+def _tried(worker: Worker, program: str, folder: str, config: JudgeConfig) -> dict[str, bool]:
+    """Runs the acts, with a folder of files to try them on."""
+    os.chmod(folder, 0o777)
+    secret, victim = Path(folder, "secret"), Path(folder, "victim")
+    for file, mode in ((secret, 0o644), (victim, 0o600)):
+        file.write_text("a secret")
+        file.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(victim, NOBODY, NOBODY)  # the worst case is a file of the user that the candidate runs as
+    arguments = f"{folder!r}, {os.getpid()}, {config.memory_mb * 2**20}, {config.max_output_bytes}"
+
+    def run(act: str) -> Judged:
+        test = UnitTest(kind="assert", code=f"assert {act}({arguments}) is True")
+        return worker.judge(prepare(Problem(problem_id=act, prompt=act, tests=[test], entry_point=act)), program)
+
+    before = _facts(victim)
+    properties = {name: run(name).passed == 1 for name in ISOLATION_PROPERTIES}
+    # What uses more memory than it may is ended.
+    used = run("used_memory")
+    properties["memory"] &= used.passed == 1 or used.detail.startswith("memory limit")
+    properties["files"] &= _facts(victim) == before and not Path(folder, "written").exists()
+    return properties
+
+
+def _facts(file: Path) -> tuple[object, ...]:
+    try:
+        status = file.stat()
+        attributes = os.listxattr(file)
+    except OSError as error:
+        return (error.errno,)
+    return status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, attributes

@@ -1,15 +1,17 @@
 """The judge: verdicts on programs, from tests that the programs' processes never see.
 
 A checker process holds the tests, and each candidate runs in a contained process of its own; they talk through a closed set of
-plain values. See `checker.py` (what decides), `candidate.py` (what runs), `containment.py` (what holds it), `values.py` (what
-crosses).
+plain values. Files are sorted by process: this folder is the user's, `checker/` holds the tests and decides, `candidate/` runs
+and contains the program and never sees a test, `wire/` is what crosses between them.
 
 What is covered, each line with an adversarial test:
 
 - expected values and test code are not in the candidate's process: frames, bytecode and memory show none;
 - a pass is decided by the checker after the last assertion: no exit status, output, mark or message makes one;
 - results are compared as plain builtin values: `__eq__`, `__hash__`, `__str__` and patched builtins or modules decide nothing;
-- arguments that a function changed reach the test only if it returned None, so it cannot rewrite what it is compared with;
+- arguments that a function changed reach the test when the statement that called it has ended, so it cannot rewrite what it is
+  compared with;
+- between two objects of the program, an equality that holds for anything is none; truth and length must be steady;
 - time: a deadline on the wall clock, kept by another process, and a limit of processor time;
 - memory: an address-space limit; what a program returns is bounded too;
 - processes: none but its own threads (their number limited), and all that it started dies with it;
@@ -35,14 +37,25 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from trl_rrtf.errors import JudgeError
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import Isolation, probe_isolation
 from trl_rrtf.judging.preparation import PreparedProblem, prepare
-from trl_rrtf.judging.worker import CandidateKilledError, CannotJudgeError, Worker, WorkerDiedError, WorkerHungError
+from trl_rrtf.judging.wire.protocol import Judged
+from trl_rrtf.judging.worker import (
+    CandidateKilledError,
+    CannotJudgeError,
+    ComparisonHungError,
+    Worker,
+    WorkerDiedError,
+    WorkerHungError,
+)
 from trl_rrtf.rows.records import Outcome, Problem, Verdict
+
+_LAYERS_LEFT_OUT: tuple[str, ...] = ()
+"""Layers of the containment to do without; set by tests of what the others do."""
 
 _READ_AHEAD = 16
 """Programs per worker that are taken from a stream before the first verdict is given back."""
@@ -70,9 +83,6 @@ class Judge:
         JudgeError: The system is not Linux, or lacks what `required_isolation` names.
     """
 
-    without_layers: tuple[str, ...] = ()
-    """Layers of the containment to leave out, for tests of what the others do."""
-
     def __init__(self, config: JudgeConfig | None = None) -> None:
         if sys.platform != "linux":
             raise JudgeError(f"the judge needs Linux, got {sys.platform}; run it in a container or on another machine")
@@ -81,11 +91,10 @@ class Judge:
         if self.config.required_isolation:
             self.isolation().require(self.config.required_isolation)
         self.num_workers = self.config.num_workers or _usable_cores()
-        self._workers = [Worker(self.config, self.without_layers) for _ in range(self.num_workers)]
+        self._workers = [Worker(self.config, _LAYERS_LEFT_OUT) for _ in range(self.num_workers)]
         self._tasks: deque[_Task] = deque()
         self._serving: dict[Worker, PreparedProblem] = {}
         self._changed = threading.Condition()
-        self._machine = _Machine()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, args=(worker,), name=f"judge-{number}", daemon=True)
@@ -147,7 +156,7 @@ class Judge:
             JudgeError: No worker starts.
         """
         if self._isolation is None:
-            self._isolation = probe_isolation(self.config, self.without_layers)
+            self._isolation = probe_isolation(self.config, _LAYERS_LEFT_OUT)
         return self._isolation
 
     def close(self) -> None:
@@ -218,21 +227,16 @@ class Judge:
         return lower
 
     def _judged(self, worker: Worker, task: _Task) -> Verdict:
-        """A verdict, with retries of what failed in the judge, and of a time-out that a busy machine made."""
+        """A verdict, with retries of what failed in the judge."""
         failures: list[WorkerDiedError] = []
         while len(failures) <= self.config.retries and not self._closed:
             try:
-                with self._machine.beside_others():
-                    found = worker.judge(task.problem, task.program)
-                if found["starved"]:
-                    with self._machine.alone():
-                        found = worker.judge(task.problem, task.program)
-                return _as_verdict(found)
+                return _as_verdict(worker.judge(task.problem, task.program))
             except CannotJudgeError as error:
                 return _failure(str(error))
             except WorkerDiedError as error:
                 failures.append(error)
-                if [type(failure) for failure in failures].count(WorkerHungError) == 2:
+                if isinstance(error, ComparisonHungError) or [type(one) for one in failures].count(WorkerHungError) == 2:
                     break
         # What happens every time is the candidate's doing, even if the judge cannot prove it.
         detail = ""
@@ -245,56 +249,11 @@ class Judge:
         return _failure(str(failures[-1]) if failures else "the judge was closed")
 
 
-class _Machine:
-    """Lets programs run side by side, or one of them alone."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._running = 0
-        self._waiting_alone = 0
-
-    def beside_others(self) -> _Turn:
-        """A turn beside others."""
-        return _Turn(self, alone=False)
-
-    def alone(self) -> _Turn:
-        """A turn while nothing else of this judge runs."""
-        return _Turn(self, alone=True)
-
-    def begin(self, alone: bool) -> None:
-        with self._condition:
-            self._waiting_alone += alone
-            self._condition.wait_for(lambda: self._running == 0 if alone else not self._waiting_alone)
-            self._running += 1
-
-    def end(self, alone: bool) -> None:
-        with self._condition:
-            self._waiting_alone -= alone
-            self._running -= 1
-            self._condition.notify_all()
-
-
-@dataclass
-class _Turn:
-    machine: _Machine
-    alone: bool
-
-    def __enter__(self) -> None:
-        self.machine.begin(self.alone)
-
-    def __exit__(self, *_: Any) -> None:
-        self.machine.end(self.alone)
-
-
-def _as_verdict(found: dict[str, Any]) -> Verdict:
+def _as_verdict(judged: Judged) -> Verdict:
     # What a program raised may hold text that no file takes.
-    detail = str(found["detail"]).encode("utf-8", "backslashreplace").decode("utf-8")
+    detail = judged.detail.encode("utf-8", "backslashreplace").decode("utf-8")
     return Verdict(
-        outcome=Outcome(found["outcome"]),
-        passed=found["passed"],
-        total=found["total"],
-        seconds=found["seconds"],
-        detail=detail,
+        outcome=Outcome(judged.outcome), passed=judged.passed, total=judged.total, seconds=judged.seconds, detail=detail
     )
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import ast
+import functools
+import importlib.util
 import json
+import marshal
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.judging.assertions import (
     count_assertions,
     expected_names,
+    judges_nothing,
     prompt_helpers,
     record_assertions,
+    run_test_functions,
+    tell_statements,
     trusted_imports,
 )
+from trl_rrtf.judging.wire.protocol import FunctionTest, ProblemTests, ProgramTest
+from trl_rrtf.python_source import compile_tree, parse_program
 from trl_rrtf.rows.records import Problem, UnitTest
+
+
+_EXTRAS = {"sortedcontainers": "leetcode"}
+"""Packages that an extra of this one brings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +36,12 @@ class PreparedProblem:
     """What goes to the checker.
 
     Attributes:
-        message: Plain values.
+        tests: The problem's tests.
         total: Number of assertions as written; those in loops count once here.
         runs: How many processes a candidate needs: one for all functions, and one per whole program.
     """
 
-    message: dict[str, Any]
+    tests: ProblemTests
     total: int
     runs: int
 
@@ -48,47 +60,97 @@ def prepare(problem: Problem) -> PreparedProblem:
     """Reads the tests of a problem.
 
     Raises:
-        ConfigError: The problem has no test, or its tests cannot be run. That is never a verdict on a candidate.
+        ConfigError: The problem has no test, or its tests cannot be run or judge nothing, or a package that they import is
+            missing. That is never a verdict on a candidate.
     """
     name = problem.problem_id
     if not problem.tests:
         raise ConfigError(f"`tests` of problem {name!r}: the list is empty; a program without tests cannot be judged")
-    tests, trees = [], []
+    functions: list[FunctionTest] = []
+    programs: list[ProgramTest] = []
+    trees: list[ast.Module] = []
     for test in problem.tests:
         if test.kind in ("call", "check") and not problem.entry_point:
             raise ConfigError(f"`entry_point` of problem {name!r}: a test of kind `{test.kind}` needs the function's name")
         try:
-            prepared, tree = _prepared_test(test)
-        except (SyntaxError, ValueError) as error:
+            if test.kind == "stdio":
+                programs.append(ProgramTest(test.stdin or "", test.stdout or ""))
+            elif test.kind == "call":
+                functions.append(_call_test(test))
+            else:
+                trees.append(_recorded_test(test))
+                if reason := judges_nothing(trees[-1], test.kind):
+                    raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` judges nothing: {reason}")
+                functions.append(_code_test(test.kind, trees[-1]))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` cannot be read: {error}") from error
-        tests.append(prepared)
-        trees += [tree] if tree else []
-    total = sum(max(1, test["assertions"]) for test in tests)
-    programs = sum(test["kind"] == "stdio" for test in tests)
+    trusted = _trusted_code(problem)
+    _require_packages(name, [*trees, *trusted])
+    total = len(programs) + sum(max(1, test.assertions) for test in functions)
     names = expected_names(trees) - {problem.entry_point}
     imports = trusted_imports(trees, names)
-    message = {
-        "setup_code": problem.setup_code,
-        "helpers": prompt_helpers(problem),
-        "entry_point": problem.entry_point,
-        "tests": tests,
-        "written": total,
-        "expected": sorted(names - imports.keys()),
-        "imports": imports,
-    }
-    return PreparedProblem(message, total, programs + (programs < len(tests)))
+    tests = ProblemTests(
+        entry_point=problem.entry_point,
+        setup_code=problem.setup_code,
+        trusted=[marshal.dumps(compile_tree(tree, "<setup>")) for tree in trusted],
+        functions=[list(test) for test in functions],
+        programs=[list(test) for test in programs],
+        written=total,
+        expected=sorted(names),
+        imports=imports,
+    )
+    return PreparedProblem(tests, total, len(programs) + bool(functions))
 
 
-def _prepared_test(test: UnitTest) -> tuple[dict[str, Any], ast.Module | None]:
-    """A test as plain values, and its syntax tree if it is code."""
-    prepared: dict[str, Any] = {"kind": test.kind, "code": None, "stdout": test.stdout, "assertions": 0}
-    if test.kind == "call":
-        if not isinstance(json.loads(test.input or ""), list):
-            raise ValueError("`input` is not a JSON list of arguments")
-        json.loads(test.output or "")
-        # As text: JSON's integers have no largest one.
-        return {**prepared, "input": test.input, "output": test.output}, None
-    if test.kind == "stdio":
-        return {**prepared, "stdin": test.stdin}, None
-    tree = record_assertions(test.code or "")
-    return {**prepared, "assertions": count_assertions(tree), "code": ast.unparse(tree)}, tree
+def _call_test(test: UnitTest) -> FunctionTest:
+    # Integers as floats: JSON's have no largest one, and reading one of 5,000 digits as an `int` is refused.
+    if not isinstance(json.loads(test.input or "", parse_int=float), list):
+        raise ValueError("`input` is not a JSON list of arguments")
+    json.loads(test.output or "", parse_int=float)
+    return FunctionTest("call", b"", test.input or "", test.output or "", 0)
+
+
+def _recorded_test(test: UnitTest) -> ast.Module:
+    recorded = record_assertions(test.code or "")
+    if test.kind == "assert":
+        run_test_functions(recorded)
+    return recorded
+
+
+def _code_test(kind: str, recorded: ast.Module) -> FunctionTest:
+    return FunctionTest(kind, marshal.dumps(compile_tree(recorded, "<test>")), "", "", count_assertions(recorded))
+
+
+def _trusted_code(problem: Problem) -> list[ast.Module]:
+    """The prompt's helpers and the setup code."""
+    trees = [prompt_helpers(problem)]
+    if problem.setup_code:
+        try:
+            trees.append(parse_program(problem.setup_code))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ConfigError(f"`setup_code` of problem {problem.problem_id!r} does not parse: {error}") from error
+    return [tell_statements(tree) for tree in trees if tree is not None]
+
+
+def _require_packages(name: str, trees: list[ast.Module]) -> None:
+    """Looks whether what the problem's own code imports, and not only tries to, is installed."""
+    for statement in (statement for tree in trees for statement in tree.body):
+        modules: list[str] = []
+        if isinstance(statement, ast.Import):
+            modules = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and not statement.level:
+            modules = [statement.module or ""]
+        for module in modules:
+            package = module.split(".")[0]
+            if not _is_installed(package):
+                extra = _EXTRAS.get(package)
+                advice = f'pip install "trl-rrtf[{extra}]"' if extra else f"pip install {package}, or leave the problem out"
+                raise ConfigError(
+                    f"problem {name!r}: its own code imports `{package}`, which is not installed, so that no program could be "
+                    f"judged; {advice}"
+                )
+
+
+@functools.cache
+def _is_installed(package: str) -> bool:
+    return package in sys.stdlib_module_names or importlib.util.find_spec(package) is not None

@@ -25,6 +25,7 @@ from trl_rrtf.rows.summary import Summary, of_this_run
 
 _ENOUGH_TO_COUNT = 20
 """Candidates after which the share of failures of the judge is taken seriously."""
+_MOST_NAMED = 5
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -98,13 +99,12 @@ class _JudgeStage(RowStage[JudgeSummary]):
     def rows(self, done: int) -> Iterator[JudgedGroup]:
         self.progress.update(done)
         self._started = time.monotonic()
-        counts: Counter[Outcome] = Counter()
+        failures = _Failures(self._config.max_infrastructure_fraction)
         todo = islice(stream_rows(self._arguments.input, CandidateGroup), done, None)
         with contextlib.closing(self._judged(todo)) as all_judged:
             for judged in all_judged:
-                counts.update(verdict.outcome for verdict in judged.verdicts)
-                _stop_if_broken(counts, judged, self._config)
                 yield judged
+                failures.stop_if_too_many(judged)  # when it is written: what is judged is kept
                 self._programs_run += len({candidate.program for candidate in judged.candidates})
                 self.progress.update()
                 self.progress.set_postfix_str(f"{self._programs_per_second():.0f} programs/s")
@@ -195,11 +195,26 @@ class _GroupJudge:
         return next(judge_groups(self._judge, [group])).to_row()
 
 
-def _stop_if_broken(counts: Counter[Outcome], judged: JudgedGroup, config: JudgeConfig) -> None:
-    total, failures = sum(counts.values()), counts[Outcome.INFRASTRUCTURE]
-    if total >= _ENOUGH_TO_COUNT and failures > config.max_infrastructure_fraction * total:
-        details = (verdict.detail for verdict in judged.verdicts if verdict.outcome is Outcome.INFRASTRUCTURE)
-        raise JudgeError(
-            f"{failures} of {total} candidates could not be judged, more than `max_infrastructure_fraction="
-            f"{config.max_infrastructure_fraction}`; the last reason: {next(details, 'see the output')}. What is judged is kept"
-        )
+class _Failures:
+    """Counts candidates that could not be judged."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._candidates = 0
+        self._found: list[str] = []
+
+    def stop_if_too_many(self, judged: JudgedGroup) -> None:
+        """Raises a JudgeError above the share that is allowed; it names the programs."""
+        self._candidates += len(judged.verdicts)
+        self._found += [
+            f"candidate {number} of problem {judged.problem_id!r}: {verdict.detail}"
+            for number, verdict in enumerate(judged.verdicts)
+            if verdict.outcome is Outcome.INFRASTRUCTURE
+        ]
+        if self._candidates >= _ENOUGH_TO_COUNT and len(self._found) > self._most * self._candidates:
+            listed = "; ".join(self._found[-_MOST_NAMED:])
+            raise JudgeError(
+                f"{len(self._found)} of {self._candidates} candidates could not be judged, more than "
+                f"`max_infrastructure_fraction={self._most}`; the last ones: {listed}. What is judged is kept; the same command "
+                "goes on behind it"
+            )

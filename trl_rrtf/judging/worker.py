@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +20,22 @@ from typing import Any
 
 import msgpack
 
-from trl_rrtf.judging.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.candidate.containment import DEVICES, SCRATCH, readable_paths
 from trl_rrtf.judging.config import JudgeConfig
-from trl_rrtf.judging.containment import DEVICES, SCRATCH, readable_paths
+from trl_rrtf.judging.folder import OwnFolder
 from trl_rrtf.judging.preparation import PreparedProblem
 from trl_rrtf.judging.system_call_filter import SystemCallFilters, system_call_filters
+from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.wire.protocol import (
+    CannotJudge,
+    ComparisonHung,
+    EndProblem,
+    Judged,
+    JudgeFailed,
+    JudgeProgram,
+    ServerReady,
+    from_parts,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +45,10 @@ _FILES_IN_SCRATCH = 16
 """How many files of the largest size fit into a candidate's scratch folder."""
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 2.0
-"""What the checker gets beyond the candidate's time before it counts as hung."""
+"""What the checker gets beyond the candidate's time before it counts as hung, on a machine that has time for it."""
+
+_LONGEST_STRETCH = 10
+"""How much later than on a quiet machine a limit of time may come on a busy one."""
 
 _LIGHT_MODULES = (
     *("typing", "collections", "collections.abc", "functools", "itertools", "math", "operator"),
@@ -45,7 +58,7 @@ _HEAVY_MODULES = (
     *("random", "datetime", "json", "decimal", "fractions", "statistics", "dataclasses", "enum", "hashlib"),
     *("unittest", "asyncio", "numpy"),
 )
-_USES_HEAVY_MODULE = re.compile(rf"^\s*(?:import|from)\b.*\b(?:{'|'.join(_HEAVY_MODULES)})\b", re.MULTILINE)
+_USES_HEAVY_MODULE = re.compile(rf"^[ \t]*(?:import|from)\b.*\b(?:{'|'.join(_HEAVY_MODULES)})\b", re.MULTILINE)
 """A process with all of these loaded takes three times as long to fork, so the programs that use none get a lighter one."""
 
 
@@ -61,6 +74,10 @@ class WorkerHungError(WorkerDiedError):
     """The checker did not answer in time."""
 
 
+class ComparisonHungError(WorkerHungError):
+    """The checker used up its processor time on what the candidate sent."""
+
+
 class Worker:
     """A checker and its candidate servers, started when they are first needed and again after they died.
 
@@ -73,7 +90,7 @@ class Worker:
         self._config = config
         self._without = without
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._folder = ""
+        self._folder: OwnFolder | None = None
         self._control: Channel | None = None
         self._server_ends: list[socket.socket | None] = []
         self._problem: PreparedProblem | None = None
@@ -84,11 +101,8 @@ class Worker:
         """The processes that run now."""
         return [process.pid for process in self._processes]
 
-    def judge(self, problem: PreparedProblem, program: str) -> dict[str, Any]:
+    def judge(self, problem: PreparedProblem, program: str) -> Judged:
         """Judges one program.
-
-        Returns:
-            The verdict as a dictionary, with the extra key `starved`.
 
         Raises:
             WorkerDiedError: No verdict; the worker is stopped, and the next call starts a new one.
@@ -103,7 +117,7 @@ class Worker:
             self.stop()
             raise
 
-    def _judge(self, problem: PreparedProblem, program: str) -> dict[str, Any]:
+    def _judge(self, problem: PreparedProblem, program: str) -> Judged:
         if self._control is None:
             self.start()
         heavy = bool(_USES_HEAVY_MODULE.search(program))
@@ -112,24 +126,25 @@ class Worker:
         assert control is not None
         if self._problem is not problem:
             if self._problem is not None:
-                control.send("end")
-            control.send("problem", problem.message)
+                control.send(EndProblem())
+            control.send(problem.tests)
             self._problem = problem
-        control.send("program", program, int(heavy))
-        runs = problem.runs
+        control.send(JudgeProgram(program, int(heavy)))
+        deadline = time.monotonic() + _LONGEST_STRETCH * (problem.runs * self._config.timeout + _GRACE_SECONDS)
         try:
-            answer, *content = control.receive(time.monotonic() + runs * self._config.timeout + _GRACE_SECONDS)
+            answer = control.receive(Judged, CannotJudge, JudgeFailed, ComparisonHung, deadline=deadline)
         except TimeoutError:
             raise WorkerHungError("the checker did not answer in time") from None
-        if answer == "cannot judge":
-            raise CannotJudgeError(str(content[0]))
-        if answer != "verdict":
-            reason, killed = content
-            raise CandidateKilledError(reason) if killed else WorkerDiedError(reason)
-        verdict, checker_ends = content
-        if checker_ends:
+        if isinstance(answer, CannotJudge):
+            raise CannotJudgeError(answer.reason)
+        if isinstance(answer, ComparisonHung):
+            raise ComparisonHungError("the checker used up its time")
+        if isinstance(answer, JudgeFailed):
+            raise CandidateKilledError(answer.reason) if answer.candidate_killed else WorkerDiedError(answer.reason)
+        if answer.checker_ends:
             self._problem = None
-        return dict(verdict)
+        judged: Judged = answer
+        return judged
 
     def start(self) -> None:
         """Starts a checker, and a candidate server for most programs.
@@ -139,8 +154,7 @@ class Worker:
         """
         if self._closed:
             raise WorkerDiedError("the judge is closed; make a new one")
-        self._folder = tempfile.mkdtemp(prefix="judge-")
-        os.chmod(self._folder, 0o711)  # a worker of root becomes another user
+        self._folder = OwnFolder()
         ours, checkers = socket.socketpair()
         pairs = [socket.socketpair() for _ in range(2)]
         self._server_ends = [server for _, server in pairs]
@@ -148,6 +162,7 @@ class Worker:
         settings = {
             **self._limits(),
             "stop_at_first_failure": config.stop_at_first_failure,
+            "number_tolerance": config.number_tolerance,
             "checker_memory_bytes": (2 * config.memory_mb + 1024) * 2**20,
             "descriptor": checkers.fileno(),
             "runners": [checker.fileno() for checker, _ in pairs],
@@ -155,7 +170,7 @@ class Worker:
         self._control = Channel(ours)
         checkers_ends = [checkers, *(checker for checker, _ in pairs)]
         try:
-            self._spawn("checker", settings, checkers_ends)
+            self._spawn("checker.checker", settings, checkers_ends)
         finally:
             for end in checkers_ends:
                 end.close()
@@ -172,8 +187,9 @@ class Worker:
             if end is not None:
                 end.close()
         self._control, self._server_ends, self._problem = None, [], None
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
     def close(self) -> None:
         """Stops for good. May be called from another thread while a program runs."""
@@ -185,6 +201,7 @@ class Worker:
         config = self._config
         return {
             "timeout": config.timeout,
+            "longest_seconds": _LONGEST_STRETCH * config.timeout,
             "memory_bytes": config.memory_mb * 2**20,
             "file_bytes": config.max_output_bytes,
         }
@@ -194,7 +211,8 @@ class Worker:
         end = self._server_ends[index]
         if end is None:
             return
-        folder = os.path.join(self._folder, str(index))
+        assert self._folder is not None
+        folder = os.path.join(self._folder.path, str(index))
         os.mkdir(folder)
         settings = {
             **self._limits(),
@@ -203,11 +221,16 @@ class Worker:
             "modules": [*_LIGHT_MODULES, *(_HEAVY_MODULES if index else ())],
             "worker_filter": b"",
             "candidate_filter": b"",
+            "candidate_filter_without_view": b"",
             "descriptor": end.fileno(),
         }
         filters = system_call_filters()
         if isinstance(filters, SystemCallFilters):
-            settings |= {"worker_filter": filters.worker, "candidate_filter": filters.candidate}
+            settings |= {
+                "worker_filter": filters.worker,
+                "candidate_filter": filters.candidate,
+                "candidate_filter_without_view": filters.candidate_without_view,
+            }
         layers = self._contained_start(settings, end)
         if not isinstance(filters, SystemCallFilters):
             layers["seccomp"] = f"missing ({filters})"
@@ -227,7 +250,7 @@ class Worker:
         for number, (prefix, left_out) in enumerate(ways):
             last = number == len(ways) - 1
             here = {**settings, "without": [*self._without, *left_out], "bubblewrap": bool(prefix)}
-            process = self._spawn("candidate_server", here, [end], prefix)
+            process = self._spawn("candidate.server", here, [end], prefix)
             try:
                 layers = _report(process)
             except WorkerDiedError as error:
@@ -256,7 +279,8 @@ class Worker:
             stderr=subprocess.PIPE,
             pass_fds=[end.fileno() for end in ends],
             cwd="/",
-            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
+            # One heap for all threads: each of its own would reserve 64 MiB of what the limit of memory counts.
+            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
             start_new_session=True,
         )
         self._processes.append(process)
@@ -326,5 +350,5 @@ def _report(process: subprocess.Popen[bytes]) -> dict[str, str]:
         process.wait()
         error = process.stderr.read()[-300:].decode("utf-8", "replace")
         raise WorkerDiedError(f"a candidate server did not start: {error or 'it did not report in time'}")
-    layers: dict[str, str] = msgpack.unpackb(data)
-    return layers
+    ready: ServerReady = from_parts(msgpack.unpackb(data), (ServerReady,))
+    return ready.layers

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from trl_rrtf.judging.wire.process import end_with_parent, hide_memory
+
 LAYERS = ("user", "namespaces", "file view", "landlock", "capabilities", "seccomp")
 """In the order in which they are put on. Process limits, a session and a deadline of its own are always there."""
 
@@ -33,10 +35,10 @@ _CLONE = {"mount": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x100000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
-_READ_ONLY_NO_SUID_NODEVICES = 0x1 | 0x2 | 0x4
+_READ_ONLY, _NO_SUID, _NO_DEVICES = 0x1, 0x2, 0x4
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 4, 22, 24
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 4, 22, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM_FILES = (
@@ -104,19 +106,9 @@ def _map_user(user: int, group: int) -> None:
             target.write(text)
 
 
-def end_with_parent() -> None:
-    """Lets the kernel kill this process when its parent ends."""
-    _prctl(_PR_SET_PDEATHSIG, 9)
-
-
 def adopt_orphans() -> None:
     """Lets what a candidate leaves behind become a child of this process."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def hide_memory() -> None:
-    """Keeps other processes of the same user from reading or tracing this one."""
-    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def readable_paths() -> list[str]:
@@ -157,6 +149,7 @@ def view_files(base: str, scratch_bytes: int) -> None:
                 _mount("tmpfs", answers, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=4k,mode=0555")
     for device in DEVICES:
         _bind(device, base + device)
+        _set_attributes(base + device, 0, _READ_ONLY | _NO_SUID)  # of the file, its mode and owner: the device can be written to
     os.makedirs(f"{base}/proc")
     _mount("proc", f"{base}/proc", "proc", _MS_NOSUID | _MS_NODEV)
     os.mkdir(base + SCRATCH)
@@ -196,8 +189,8 @@ def _bind(path: str, target: str) -> None:
     _mount(path, target, None, _MS_BIND | _MS_REC)
 
 
-def _set_attributes(path: str, flags: int) -> None:
-    wanted = struct.pack("=QQQQ", _READ_ONLY_NO_SUID_NODEVICES, 0, 0, 0)
+def _set_attributes(path: str, flags: int, attributes: int = _READ_ONLY | _NO_SUID | _NO_DEVICES) -> None:
+    wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
     _system_call("mount_setattr", _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, wanted, len(wanted))
 
 
@@ -254,28 +247,26 @@ def drop_capabilities() -> None:
     _call(_C.capset, header, none)
 
 
-def restrict_files(readable: Iterable[str], writable: Iterable[str]) -> str:
-    """Landlock: from here on only these files can be opened; no TCP, no signals or abstract sockets to the outside.
+class FileRules:
+    """Landlock: only these files can be opened; no TCP, no signals or abstract sockets to the outside.
 
     Args:
         readable: Files and folders to read.
         writable: Files and folders to read and write.
 
-    Returns:
-        The version of Landlock that the kernel has.
-
     Raises:
         MissingLayerError: The kernel has no Landlock.
     """
-    version = _system_call("landlock_create_ruleset", _LANDLOCK_CREATE, 0, 0, 1)
-    known_rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
-    everything = (1 << known_rights) - 1
-    of_files = everything & ((1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15))
-    reading = (1 << 0) | (1 << 2) | (1 << 3)
-    attributes = struct.pack("=QQQ", everything, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    attributes = attributes[: 8 if version < 4 else 16 if version < 6 else 24]
-    rules = _system_call("landlock_create_ruleset", _LANDLOCK_CREATE, attributes, len(attributes), 0)
-    try:
+
+    def __init__(self, readable: Iterable[str], writable: Iterable[str]) -> None:
+        self.version = _system_call("landlock_create_ruleset", _LANDLOCK_CREATE, 0, 0, 1)
+        known_rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(self.version, 16)
+        everything = (1 << known_rights) - 1
+        of_files = everything & ((1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15))
+        reading = (1 << 0) | (1 << 2) | (1 << 3)
+        attributes = struct.pack("=QQQ", everything, 3 if self.version >= 4 else 0, 3 if self.version >= 6 else 0)
+        attributes = attributes[: 8 if self.version < 4 else 16 if self.version < 6 else 24]
+        self._rules = _system_call("landlock_create_ruleset", _LANDLOCK_CREATE, attributes, len(attributes), 0)
         for paths, rights in ((readable, reading), (writable, everything)):
             for path in paths:
                 try:
@@ -284,13 +275,27 @@ def restrict_files(readable: Iterable[str], writable: Iterable[str]) -> str:
                     continue
                 allowed = rights if os.path.isdir(path) else rights & of_files
                 rule = struct.pack("=Qi", allowed, descriptor)
-                _system_call("landlock_add_rule", _LANDLOCK_ADD, rules, 1, rule, 0)
-                os.close(descriptor)
+                try:
+                    _system_call("landlock_add_rule", _LANDLOCK_ADD, self._rules, 1, rule, 0)
+                finally:
+                    os.close(descriptor)
+
+    def put_on(self) -> str:
+        """Restricts this process and all that it forks, for good.
+
+        Returns:
+            The version of Landlock that the kernel has.
+
+        Raises:
+            MissingLayerError: The system refuses.
+        """
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        _system_call("landlock_restrict_self", _LANDLOCK_RESTRICT, rules, 0)
-    finally:
-        os.close(rules)
-    return f"version {version}"
+        _system_call("landlock_restrict_self", _LANDLOCK_RESTRICT, self._rules, 0)
+        return f"version {self.version}"
+
+    def close(self) -> None:
+        """Gives the rules back; those that are on stay on."""
+        os.close(self._rules)
 
 
 class _FilterProgram(ctypes.Structure):
@@ -323,11 +328,14 @@ class Containment:
 
     Attributes:
         layers: Layer -> `on`, or why it is missing.
+        counts_processes: Whether a limit of processes counts those of this worker alone.
+        candidate_rules: Further rules for each candidate, where this process may see more than they.
     """
 
     def __init__(self) -> None:
         self.layers: dict[str, str] = {}
         self.counts_processes = False
+        self.candidate_rules: FileRules | None = None
 
     def has(self, layer: str) -> bool:
         """Whether a layer is on."""
@@ -382,12 +390,21 @@ class Containment:
             scratch: The scratch folder.
             worker_filter: The system call filter, or nothing if there is none.
         """
-        view = self.has("file view")
-        readable = [*readable_paths(), *(["/proc"] if view else _HOST_PROC_FILES)]
-        self._try("landlock", restrict_files, readable, [scratch, *DEVICES])
+        self._try("landlock", self._restrict_files, scratch)
         self._try("capabilities", drop_capabilities)
         if worker_filter:
             self._try("seccomp", SystemCallFilter(worker_filter).put_on)
+
+    def _restrict_files(self, scratch: str) -> str:
+        python, writable = readable_paths(), [scratch, *DEVICES]
+        rules = FileRules([*python, "/proc"], writable)
+        if not self.has("file view"):
+            # Every process of the system stands in this /proc: the server looks there after its candidate, which must not.
+            self.candidate_rules = FileRules([*python, *_HOST_PROC_FILES], writable)
+        try:
+            return rules.put_on()
+        finally:
+            rules.close()
 
     def _try(self, layer: str, function: Any, *arguments: Any) -> bool:
         if layer in self._without:
@@ -402,17 +419,18 @@ class Containment:
         return True
 
 
-def limit_process(memory_bytes: int, file_bytes: int, cpu_seconds: int, processes: int | None) -> None:
-    """Limits of the calling process that it cannot raise again.
+def limit_process(memory_bytes: int, reserved_bytes: int, file_bytes: int, cpu_seconds: int, processes: int | None) -> None:
+    """Limits of the calling process. It can raise none of them but the first, up to what may be reserved.
 
     Args:
         memory_bytes: Address space.
+        reserved_bytes: Address space for stacks of threads on top of that.
         file_bytes: Largest file.
         cpu_seconds: Time on the processor.
         processes: Threads, or None where the system would count other processes of the user too.
     """
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes + reserved_bytes))
     limits = {
-        resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_CPU: cpu_seconds,
         resource.RLIMIT_NOFILE: 64,

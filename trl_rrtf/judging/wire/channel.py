@@ -1,4 +1,4 @@
-"""Frames over a socket: four bytes of length, then a MessagePack list."""
+"""Frames over a socket: four bytes of length, then a message of `protocol.py` as a MessagePack list."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import msgpack
 
+from trl_rrtf.judging.wire.protocol import ProtocolError, from_parts
+
 MAX_FRAME_BYTES = 64 * 2**20
 """Largest frame that is read; what is longer is refused before memory is spent on it."""
-
 
 _READ_AHEAD = 4096
 _LARGEST_READ = 2**20
@@ -35,26 +36,33 @@ class Channel:
         self._buffer = b""
         self._packer = msgpack.Packer(unicode_errors="surrogatepass", buf_size=4096)
 
-    def send(self, *message: Any) -> None:
-        """Sends one frame.
+    def send(self, message: Any) -> None:
+        """Sends a message.
+
+        Args:
+            message: A named tuple of `protocol.py`.
 
         Raises:
             ChannelClosedError: Nobody reads any more.
         """
-        data = self._packer.pack(message)
+        data = self._packer.pack([type(message).__name__, *message])
         try:
             self.socket.sendall(len(data).to_bytes(4, "big") + data)
         except (BrokenPipeError, ConnectionError) as error:
             raise ChannelClosedError(str(error)) from None
 
-    def receive(self, deadline: float | None = None) -> list[Any]:
-        """Waits for one frame.
+    def receive(self, *kinds: type, deadline: float | None = None) -> Any:
+        """Waits for a message.
 
         Args:
+            kinds: The classes of messages that may come.
             deadline: On the monotonic clock, in seconds, or None to wait for ever.
 
+        Returns:
+            An instance of one of them.
+
         Raises:
-            ChannelClosedError: The other side is gone, or the frame is malformed or too long.
+            ChannelClosedError: The other side is gone, or the message is malformed, too long or none of those.
             TimeoutError: Nothing whole came before the deadline.
         """
         length = int.from_bytes(self._exactly(4, deadline), "big")
@@ -62,12 +70,11 @@ class Channel:
             raise ChannelClosedError(f"a message of {length} bytes, more than {MAX_FRAME_BYTES}")
         data = self._exactly(length, deadline)
         try:
-            message = msgpack.unpackb(data, unicode_errors="surrogatepass")
+            return from_parts(msgpack.unpackb(data, unicode_errors="surrogatepass"), kinds)
+        except ProtocolError as error:
+            raise ChannelClosedError(str(error)) from None
         except Exception as error:
             raise ChannelClosedError(f"a malformed message ({type(error).__name__})") from None
-        if type(message) is not list or not message or type(message[0]) is not str:
-            raise ChannelClosedError("a malformed message")
-        return message
 
     def _exactly(self, count: int, deadline: float | None) -> bytes:
         parts, missing = [self._buffer[:count]], count - len(self._buffer)

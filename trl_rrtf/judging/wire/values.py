@@ -2,12 +2,13 @@
 
 A closed set of types, packed by MessagePack; no pickle or marshal, so that unpacking what a hostile program sent can only make
 plain values. These cross as copies, re-created by exact type: None, bool, int of any size, float, complex, str (lone surrogates
-too), bytes, list, tuple, set, frozenset, dict with any plain key, Counter, OrderedDict, defaultdict, deque, range, slice,
-Decimal, Fraction, date, time, datetime, timedelta, numpy scalars and arrays, builtin types, exceptions, and instances of
-classes that both sides know (from the problem's setup code). A bytearray arrives as bytes.
+too), bytes, bytearray, list, tuple, set, frozenset, dict with any plain key, views of dictionaries, Counter, OrderedDict,
+defaultdict, deque, array, range, slice, Decimal, Fraction, UUID, paths, date, time, datetime, timedelta, numpy scalars and
+arrays, builtin types, Ellipsis and NotImplemented, exceptions, and instances of classes that both sides know (from the problem's
+setup code).
 
 Anything else becomes a reference to an object that stays with its owner. What may be referred to, and what the other side can
-do with a reference, is the business of the two processes (see `remote.py` and `candidate.py`).
+do with a reference, is the business of the two processes (see `checker/remote.py` and `candidate/program.py`).
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ import msgpack
 MAX_DEPTH = 100
 """Containers other than lists and dicts inside each other; each level costs C stack while unpacking."""
 
-_TUPLE, _SET, _FROZENSET, _INTEGER, _COMPLEX, _NAMED, _NUMPY, _BUILTIN, _EXCEPTION, _INSTANCE, _SUBCLASS, _ENUM = range(1, 13)
+(_TUPLE, _SET, _FROZENSET, _INTEGER, _COMPLEX, _NAMED, _NUMPY, _BUILTIN) = range(1, 9)
+(_EXCEPTION, _INSTANCE, _SUBCLASS, _ENUM, _BYTEARRAY, _SINGLETON) = range(9, 15)
 _LONGEST_ARGUMENT = 10_000
+_LONG, _MOST_CONTAINERS, _SMALL_CONTAINERS = 2**20, 16 * 2**20, bytes(range(0x80, 0xA0))
 _PLAIN, _WITH_INSTANCES = b"p", b"i"
+MOST_CONNECTED, LARGEST_CONNECTED = 16, 16384
+"""How many containers of the candidate, and of how many packed bytes, stay connected to their copies in the tests."""
 OWN, YOURS = 20, 21
 """A reference to an object of the sender, and one of the receiver's own objects on its way back."""
 
-_BASES = (int, float, str, bytes, list, tuple, dict, set, frozenset)
+_BASES = (int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_CONTAINERS = (list, dict, set, bytearray)
+_SINGLETONS = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _NUMPY_KINDS = "biufcSUMm"
 
 
@@ -64,13 +71,21 @@ class Codec:
         """The class of a received instance; by default the one that both sides know."""
         return self.known_class(name)
 
+    def set_attribute(self, instance: Any, name: str, value: Any) -> None:
+        """Gives a received instance one of its attributes."""
+        object.__setattr__(instance, name, value)
+
     def with_base(self, base: Any, class_name: str, payload: Any) -> Any:
         """A received instance of a subclass of a builtin; by default just its base value."""
         return base
 
-    def foreign_exception(self, names: list[str]) -> type[BaseException]:
-        """The class for a received exception, given the names of its classes from the nearest up."""
-        return nearest_builtin(names)
+    def exception_reference(self, error: BaseException) -> Any:
+        """What stands for an exception beside its copy, if anything."""
+        return None
+
+    def received_exception(self, names: list[str], reference: Any, arguments: list[Any], text: str) -> BaseException:
+        """A received exception, given the names of its classes from the nearest up; by default of the nearest builtin one."""
+        return make_exception(nearest_builtin(names), arguments, text)
 
     def pack(self, value: Any) -> bytes:
         """Packs a value.
@@ -88,8 +103,8 @@ class Codec:
         except (ValueError, RecursionError, OverflowError) as error:
             raise CannotCrossError(f"a value that is nested too deeply or too large ({error})") from None
 
-    def pack_exception(self, error: BaseException) -> tuple[list[str], bytes, str]:
-        """Names of its classes, its plain arguments packed, and its text."""
+    def pack_exception(self, error: BaseException) -> bytes:
+        """Packs names of its classes, its plain arguments, its text, and what stands for it."""
         arguments = []
         for argument in error.args:
             if argument is None or type(argument) in (bool, int, float, str, bytes, tuple, list, dict):
@@ -99,7 +114,23 @@ class Codec:
                     continue
                 if len(packed) <= _LONGEST_ARGUMENT:
                     arguments.append(argument)
-        return class_names(type(error)), self.pack(arguments), _text(error)
+        return _pack([class_names(type(error)), self.exception_reference(error), self.pack(arguments), _text(error)])
+
+    def unpack_exception(self, data: bytes) -> BaseException:
+        """Re-creates an exception.
+
+        Raises:
+            MalformedValueError: Not what `pack_exception` makes.
+        """
+        try:
+            names, reference, arguments, text = _unpack(data, None)
+            if type(names) is not list or not names or type(text) is not str:
+                raise MalformedValueError("a malformed exception")
+            return self.received_exception([str(name) for name in names], reference, self.unpack(arguments), text)
+        except (MalformedValueError, MemoryError):
+            raise
+        except Exception as error:
+            raise MalformedValueError(f"{type(error).__name__}: {error}") from None
 
     def unpack(self, data: bytes) -> Any:
         """Re-creates a value.
@@ -140,8 +171,15 @@ def _pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
 
 
 def _unpack(data: bytes, ext_hook: Callable[[int, bytes], Any] | None) -> Any:
+    if len(data) > _LONG and len(data) - len(data.translate(None, _SMALL_CONTAINERS)) > _MOST_CONTAINERS:
+        raise MalformedValueError("too many containers")  # a byte can be a list, which takes 60 bytes of memory
     hook = {} if ext_hook is None else {"ext_hook": ext_hook}
     return msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass", **hook)
+
+
+class _ByteArray:
+    def __init__(self, value: bytearray) -> None:
+        self.value = value
 
 
 class _Packing:
@@ -154,6 +192,13 @@ class _Packing:
         self._index: dict[int, int] = {}
 
     def plain(self, value: Any) -> bytes:
+        # MessagePack takes a bytearray for bytes and asks nobody, so one is marked, wherever that costs no walk through the value.
+        if type(value) is bytearray:
+            value = _ByteArray(value)
+        elif type(value) is list and bytearray in map(type, value):
+            value = [_ByteArray(part) if type(part) is bytearray else part for part in value]
+        elif type(value) is dict and bytearray in map(type, value.values()):
+            value = {key: _ByteArray(part) if type(part) is bytearray else part for key, part in value.items()}
         return _pack(value, self._default)
 
     def instances(self) -> list[list[Any]]:
@@ -182,16 +227,20 @@ class _Packing:
             return _INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
         if kind is complex:
             return _COMPLEX, _pack([value.real, value.imag])
+        if kind is _ByteArray:
+            return _BYTEARRAY, bytes(value.value)
+        if value is Ellipsis or value is NotImplemented:
+            return _SINGLETON, repr(value).encode()
         if kind.__name__ in _NAMED_TYPES and (parts := _NAMED_TYPES[kind.__name__][0](value, kind)) is not None:
             return _NAMED, self.plain([kind.__name__, parts])
         if kind.__module__ == "numpy" and (array := _numpy_parts(value)) is not None:
             return _NUMPY, _pack(array)
-        if isinstance(value, type):
+        if issubclass(kind, type):
             name = str(value.__name__)
             if getattr(builtins, name, None) is value:
                 return _BUILTIN, name.encode()
-        elif isinstance(value, BaseException):
-            return _EXCEPTION, _pack(list(self._codec.pack_exception(value)))
+        elif issubclass(kind, BaseException):
+            return _EXCEPTION, self._codec.pack_exception(value)
         elif self._codec.known_class(kind.__name__) is kind:
             return self._known(value, kind)
         return self._reference(value)
@@ -199,7 +248,7 @@ class _Packing:
     def _known(self, value: Any, kind: type) -> tuple[int, bytes]:
         if (member := getattr(value, "_name_", None)) and hasattr(kind, "__members__"):
             return _ENUM, _pack([kind.__name__, str(member)])
-        base = next((base for base in _BASES if isinstance(value, base)), None)
+        base = next((base for base in _BASES if issubclass(kind, base)), None)
         if base is not None:
             return _SUBCLASS, self.plain([_base_value(value, base), kind.__name__, None])
         if id(value) not in self._index:
@@ -208,10 +257,11 @@ class _Packing:
         return _INSTANCE, _pack(self._index[id(value)])
 
     def _reference(self, value: Any) -> tuple[int, bytes]:
-        base = next((base for base in _BASES if isinstance(value, base)), None)
+        kind: type = type(value)
+        base = next((base for base in _BASES if issubclass(kind, base)), None)
         code, payload = self._codec.refer(value)
         if base is not None and code == OWN:
-            return _SUBCLASS, self.plain([_base_value(value, base), type(value).__name__, payload])
+            return _SUBCLASS, self.plain([_base_value(value, base), kind.__name__, payload])
         return code, _pack(payload)
 
 
@@ -224,7 +274,7 @@ class _Unpacking:
         self._instances = [self._shell(name) for name, _ in instances]
         for shell, (_, attributes) in zip(self._instances, instances, strict=True):
             for name, value in self.value(attributes).items():
-                object.__setattr__(shell, str(name), value)
+                codec.set_attribute(shell, str(name), value)
 
     def value(self, data: bytes) -> Any:
         return _unpack(data, self._extension)
@@ -251,8 +301,14 @@ class _Unpacking:
             return (set if code == _SET else frozenset)(self.value(data))
         if code == _INTEGER:
             return int.from_bytes(data, "little", signed=True)
+        if code == _BYTEARRAY:
+            return bytearray(data)
+        if code == _SINGLETON:
+            return _SINGLETONS[data.decode()]
         if code == _BUILTIN:
             return _builtin_type(data.decode())
+        if code == _EXCEPTION:
+            return self._codec.unpack_exception(data)
         content = self.value(data)
         if code == _COMPLEX:
             return complex(*content)
@@ -260,13 +316,10 @@ class _Unpacking:
             return _NAMED_TYPES[content[0]][1](content[1])
         if code == _NUMPY:
             return _numpy_value(*content)
-        if code == _EXCEPTION:
-            names, arguments, text = content
-            return make_exception(self._codec.foreign_exception(names), self._codec.unpack(arguments), str(text))
         if code == _INSTANCE:
             return self._instances[content]
         if code == _ENUM:
-            return getattr(self._codec.known_class(content[0]), "__members__", {})[content[1]]
+            return getattr(self._codec.class_for(content[0]), "__members__", {})[content[1]]
         if code == _SUBCLASS:
             return self._codec.with_base(content[0], str(content[1]), content[2])
         return self._codec.resolve(code, content)
@@ -280,6 +333,64 @@ def make_exception(kind: type[BaseException], arguments: list[Any], text: str) -
         except Exception:  # such as UnicodeDecodeError, which needs five arguments
             continue
     return Exception(text)
+
+
+def copy_into(old: Any, new: Any) -> None:
+    """Gives an object the content of its changed copy; parts keep their identity where shapes agree.
+
+    A subclass of a builtin container takes the content of a plain one, past its own methods.
+    """
+    if type(old) is not type(new):
+        if issubclass(type(old), type(new)):
+            _fill(old, new)
+        return
+    if isinstance(old, list):
+        if len(old) == len(new):
+            for index, (before, after) in enumerate(zip(old, new, strict=True)):
+                old[index] = _merged(before, after)
+        else:
+            old[:] = new
+    elif isinstance(old, dict):
+        merged = {key: _merged(old[key], value) if key in old else value for key, value in new.items()}
+        old.clear()
+        old.update(merged)
+    elif isinstance(old, set):
+        old.clear()
+        old |= new
+    elif isinstance(old, bytearray) or type(old).__name__ == "array":
+        old[:] = new
+    elif hasattr(old, "extend") and hasattr(old, "clear"):  # deque
+        old.clear()
+        old.extend(new)
+    elif hasattr(old, "dtype") and getattr(old, "shape", ()) == getattr(new, "shape", None) and old.shape:
+        old[...] = new
+    elif type(type(old)) is type and hasattr(old, "__dict__"):
+        for name, value in _attributes(new).items():
+            setattr(old, name, _merged(getattr(old, name, None), value))
+
+
+def content_of(container: Any) -> Any:
+    """A container, or the plain value of one whose class is no known one."""
+    kind = type(container)
+    if kind in _BASES or kind.__name__ in _NAMED_TYPES:
+        return container
+    base = next((base for base in _CONTAINERS if issubclass(kind, base)), None)
+    return container if base is None else _base_value(container, base)
+
+
+def _fill(old: Any, new: Any) -> None:
+    if type(new) in (dict, set):
+        type(new).clear(old)
+        type(new).update(old, new)
+    elif type(new) in (list, bytearray):
+        type(new).__setitem__(old, slice(None), new)
+
+
+def _merged(before: Any, after: Any) -> Any:
+    if type(before) is type(after) and isinstance(before, list | dict | set | bytearray):
+        copy_into(before, after)
+        return before
+    return after
 
 
 def _text(error: BaseException) -> str:
@@ -349,6 +460,11 @@ def _exact(kind_name: str, parts: Callable[[Any], Any]) -> Callable[[Any, type],
     return take_apart
 
 
+def _view(view: type, parts: Callable[[Any], Any]) -> Callable[[Any, type], Any]:
+    """The same for a type that no module names."""
+    return lambda value, kind: parts(value) if kind is view else None
+
+
 def _named_type(name: str) -> type:
     module = _MODULE_OF[name]
     found = sys.modules.get(module)
@@ -372,6 +488,9 @@ _MODULE_OF = {
     **dict.fromkeys(("date", "time", "datetime", "timedelta"), "datetime"),
     "Decimal": "decimal",
     "Fraction": "fractions",
+    "UUID": "uuid",
+    "array": "array",
+    **dict.fromkeys(("PurePosixPath", "PureWindowsPath", "PosixPath"), "pathlib"),
 }
 
 _NAMED_TYPES: dict[str, tuple[Callable[[Any, type], Any], Callable[[Any], Any]]] = {
@@ -389,6 +508,12 @@ _NAMED_TYPES: dict[str, tuple[Callable[[Any, type], Any], Callable[[Any], Any]]]
     "date": (_exact("date", lambda v: [v.isoformat()]), _iso("date")),
     "time": (_exact("time", lambda v: [v.isoformat()]), _iso("time")),
     "datetime": (_exact("datetime", lambda v: [v.isoformat()]), _iso("datetime")),
+    "UUID": (_exact("UUID", lambda v: [str(v)]), _make("UUID")),
+    "array": (_exact("array", lambda v: [v.typecode, v.tolist()]), _make("array")),
+    **{name: (_exact(name, lambda v: [str(v)]), _make(name)) for name in ("PurePosixPath", "PureWindowsPath", "PosixPath")},
+    "dict_keys": (_view(type({}.keys()), list), lambda parts: dict.fromkeys(parts).keys()),
+    "dict_values": (_view(type({}.values()), list), lambda parts: dict(enumerate(parts)).values()),
+    "dict_items": (_view(type({}.items()), list), lambda parts: dict(parts).items()),
     "timedelta": (_exact("timedelta", lambda v: [v.days, v.seconds, v.microseconds]), _make("timedelta")),
 }
 """Name -> (how to take one apart, or None if it is another type of that name; how to make one)."""

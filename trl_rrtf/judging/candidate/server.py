@@ -7,32 +7,45 @@ pair, whose other end the checker keeps.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import functools
 import gc
 import importlib
 import math
 import os
+import resource
 import select
 import signal
 import socket
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
-from trl_rrtf.judging import candidate
-from trl_rrtf.judging.channel import Channel, ChannelClosedError
-from trl_rrtf.judging.containment import Containment, SystemCallFilter, end_with_parent, limit_process
-
-RUN, STOP, LOST = b"r", b"s", b"l"
-"""What the checker says: run a candidate (with a socket), end it, find out why it ended. Each run gets one `STOP` or `LOST`."""
+from trl_rrtf.judging.candidate import program
+from trl_rrtf.judging.candidate.containment import Containment, SystemCallFilter, limit_process
+from trl_rrtf.judging.candidate.watch import Watch
+from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.wire.folders import empty
+from trl_rrtf.judging.wire.process import end_with_parent
+from trl_rrtf.judging.wire.protocol import LOST, RUN, Ended, ServerReady
 
 _MOST_THREADS = 64
 _CONNECTION, _LAST_DESCRIPTOR = 3, 64
 _DYING_SECONDS = 0.2
 """How long a process that has closed its socket may take to end by itself."""
+
+_RESERVED_BYTES = 2**30
+"""Address space for the stacks of threads, beyond the limit of memory: what of it is used counts as memory."""
+
+_LOOK_SECONDS = 0.01
+"""How often a candidate's memory is looked at. Most programs end before the first time."""
+
+_LOOK_AT_THREADS_SECONDS = 0.05
 
 
 def main() -> None:
@@ -45,12 +58,13 @@ def main() -> None:
         if name not in ("PYTHONHASHSEED", "OPENBLAS_NUM_THREADS"):
             del os.environ[name]
     os.environ.update(environment)
+    _give_room_for_stacks()
     for name in settings["modules"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     containment.seal(scratch, settings["worker_filter"])
     warnings.simplefilter("ignore")
-    sys.stdout.buffer.write(msgpack.packb(containment.layers))
+    sys.stdout.buffer.write(msgpack.packb([ServerReady.__name__, containment.layers]))
     sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -67,11 +81,15 @@ class _Server:
 
     def __init__(self, settings: dict[str, Any], containment: Containment, scratch: str) -> None:
         self._settings = settings
-        self._filter = SystemCallFilter(settings["candidate_filter"]) if containment.has("seccomp") else None
+        instructions = settings["candidate_filter" if containment.has("file view") else "candidate_filter_without_view"]
+        self._filter = SystemCallFilter(instructions) if containment.has("seccomp") else None
+        self._rules = containment.candidate_rules
         self._owns_namespace = containment.has("namespaces")
         self._threads = _MOST_THREADS if containment.counts_processes else None
         self._scratch = scratch
         self._runs = 0
+        self._reserved_bytes = _RESERVED_BYTES if _sees_its_children() else 0
+        self._cpu_seconds = math.ceil(settings["timeout"]) + 1
         self._control = socket.socket(fileno=settings["descriptor"])
 
     def serve(self) -> None:
@@ -88,9 +106,9 @@ class _Server:
             with start, contextlib.suppress(BrokenPipeError):  # it died; the checker will find its socket closed
                 socket.send_fds(start, [RUN], descriptors)
             os.close(descriptors[0])
-            report = self._run(process)
+            ended = self._run(process)
             with contextlib.suppress(ChannelClosedError):
-                answers.send("ended", *report)
+                answers.send(ended)
 
     def _fork(self) -> tuple[int, socket.socket]:
         """Forks the next candidate's process; returns it and the socket over which it gets its connection to the checker."""
@@ -106,23 +124,30 @@ class _Server:
     def _folder(self) -> str:
         return f"{self._scratch}/{self._runs}"
 
-    def _run(self, process: int) -> tuple[int, bool, float, float]:
-        """Wait status (or -1 if it had to be killed), whether the deadline came, processor seconds, seconds spent waiting."""
-        message = self._wait_for_end(time.monotonic() + self._settings["timeout"])
-        timed_out = message is None
-        waited = _seconds_without_processor(process) if timed_out else 0.0
-        ended = message == LOST and self._ended_by_itself(process)
+    def _run(self, process: int) -> Ended:
+        """Waits for the end of a candidate, or ends it."""
+        watch = Watch(process)
+        message, limit, starved = self._wait_for_end(watch)
+        ended = message == LOST and self._ended_by_itself(process, watch)
         self._kill(process)
-        _, status, usage = os.wait4(process, 0)
+        _, status, used = os.wait4(process, 0)
         self._reap()
         self._clean_up()
-        return status if ended else -1, timed_out, usage.ru_utime + usage.ru_stime, waited
+        if ended and os.WIFSIGNALED(status) and used.ru_utime + used.ru_stime > self._cpu_seconds - 0.5:
+            limit = "time"  # the kernel kept the limit of processor time
+        return Ended(status if ended and not limit else -1, limit, starved)
 
     def _clean_up(self) -> None:
+        """Leaves the next candidate nothing, whatever this one did to the folder around its own."""
+        os.chmod(self._scratch, 0o700)
         with contextlib.suppress(OSError):
             os.rmdir(self._folder())  # most programs leave nothing
         if os.listdir(self._scratch):
-            clear(self._scratch)
+            empty(self._scratch)
+        with contextlib.suppress(OSError):  # a file system may have none
+            for name in os.listxattr(self._scratch):
+                os.removexattr(self._scratch, name)
+        os.utime(self._scratch, (0, 0))
 
     def _become_candidate(self, start: socket.socket) -> None:
         """Contains this process, waits for its connection, and runs the candidate that comes over it."""
@@ -133,26 +158,54 @@ class _Server:
             os.chdir(self._folder())
             os.environ["HOME"] = os.environ["TMPDIR"] = self._folder()
             settings = self._settings
-            limit_process(settings["memory_bytes"], settings["file_bytes"], math.ceil(settings["timeout"]) + 1, self._threads)
+            memory = settings["memory_bytes"]
+            limit_process(memory, self._reserved_bytes, settings["file_bytes"], self._cpu_seconds, self._threads)
+            if self._rules:
+                self._rules.put_on()
             if self._filter:
                 self._filter.put_on()
             _, (descriptor,), *_ = socket.recv_fds(start, 1, 1)
             os.dup2(descriptor, _CONNECTION)
             os.closerange(_CONNECTION + 1, _LAST_DESCRIPTOR)
-            candidate.run(socket.socket(fileno=_CONNECTION))
+            program.run(socket.socket(fileno=_CONNECTION))
         finally:
             os._exit(1)
 
-    def _wait_for_end(self, deadline: float) -> bytes | None:
-        """What the checker says at the end of the run (nothing if it is gone itself); None if the deadline comes first."""
-        readable, _, _ = select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))
-        return self._control.recv(1) if readable else None
+    def _wait_for_end(self, watch: Watch) -> tuple[bytes | None, str, bool]:
+        """Waits for the end of the run, or for a limit.
 
-    def _ended_by_itself(self, process: int) -> bool:
+        The deadline moves by the time for which the machine gave the candidate no processor, but not for ever.
+
+        Returns:
+            What the checker says at the end (nothing if it is gone itself), or None; the limit; whether the machine was so busy
+            that nothing can be said.
+        """
+        now = time.monotonic()
+        deadline, last = now + self._settings["timeout"], now + self._settings["longest_seconds"]
+        look_at_threads = now + _LOOK_AT_THREADS_SECONDS
+        while True:
+            end = min(deadline + watch.waited, last)
+            readable, _, _ = select.select([self._control], [], [], max(0.0, min(_LOOK_SECONDS, end - now)))
+            if readable:
+                return self._control.recv(1), "", False
+            now = time.monotonic()
+            if watch.uses_more_than(self._settings["memory_bytes"]):
+                return None, "memory", False
+            if now >= min(look_at_threads, end):
+                look_at_threads = now + _LOOK_AT_THREADS_SECONDS
+                watch.look()
+            if now >= deadline + watch.waited:
+                return None, "time", False
+            if now >= last:
+                return None, "time", True
+
+    def _ended_by_itself(self, process: int, watch: Watch) -> bool:
         """Whether the process ends without being killed; one that closed its socket gets a moment for it."""
-        deadline = time.monotonic() + _DYING_SECONDS
+        watch.look()
+        deadline = time.monotonic() + _DYING_SECONDS - watch.waited
         while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            if time.monotonic() > deadline:
+            watch.look()
+            if time.monotonic() > deadline + watch.waited:
                 return False
             time.sleep(0.001)
         return True
@@ -190,35 +243,40 @@ def _children() -> list[int]:
         return []
 
 
-def _seconds_without_processor(process: int) -> float:
-    """How long a process was ready to run while others had the processor: a busy machine makes false time-outs."""
+def _sees_its_children() -> bool:
+    """Whether `/proc` shows what the processes that this one forks use: on some systems it hides them."""
+    process = os.fork()
+    if process == 0:
+        signal.pause()
+        os._exit(0)
     try:
-        with open(f"/proc/{process}/schedstat") as file:
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        return Watch(process).sees()
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
-def clear(scratch: str) -> None:
-    """Empties a folder, whatever a program has made in it: no recursion, no links followed, no permission needed.
+def _give_room_for_stacks() -> None:
+    """Lets a process whose program starts threads have all the address space that it may reserve.
 
-    Folders inside are moved up before they are emptied, so no path becomes long.
+    A stack counts as address space before it is used. Without threads the limit of memory is one of address space, so that
+    Python's own `MemoryError` tells a program of it; from the first thread on the server watches what is used.
     """
-    waiting = [scratch]
-    while waiting:
-        folder = waiting.pop()
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            for entry in list(entries):
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)
-                    target = f"{scratch}/{os.urandom(12).hex()}"  # a name that no program could have taken
-                    os.rename(entry.path, target)
-                    waiting.append(target)
-                else:
-                    os.unlink(entry.path)
-        if folder != scratch:
-            os.rmdir(folder)
+    for name in ("start_new_thread", "start_new", "start_joinable_thread"):
+        start = getattr(_thread, name, None)
+        if start is not None:
+            setattr(_thread, name, _with_room(start))
+            if hasattr(threading := sys.modules.get("threading"), f"_{name}"):
+                setattr(threading, f"_{name}", getattr(_thread, name))
+
+
+def _with_room(start: Callable[..., Any]) -> Callable[..., Any]:
+    def start_with_room(*arguments: Any, **options: Any) -> Any:
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return start(*arguments, **options)
+
+    return functools.update_wrapper(start_with_room, start)
 
 
 if __name__ == "__main__":

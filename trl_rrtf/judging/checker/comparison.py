@@ -1,0 +1,110 @@
+"""What counts as the same output or result, as the graders of published problems have it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from typing import Any
+
+_ABSOLUTE = 1e-9
+"""How far apart two numbers may be that are nearly zero."""
+
+
+def same_output(text: str, expected: str, tolerance: float) -> bool:
+    """Whether a program printed what it should have.
+
+    Args:
+        text: What it printed.
+        expected: What it should have printed.
+        tolerance: How far apart two numbers may be, relative to the larger; 0 compares the text, line by line, white space at
+            the ends of lines and of the whole aside. Else blank lines do not count either, and integers must be equal.
+    """
+    if _lines(text) == _lines(expected):
+        return True
+    if not tolerance:
+        return False
+    found, wanted = text.split(), expected.split()
+    return len(found) == len(wanted) and all(
+        one == other or _same_number(one, other, tolerance) for one, other in zip(found, wanted, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+def _same_number(one: str, other: str, tolerance: float) -> bool:
+    numbers = []
+    for token in (one, other):
+        if "_" in token:
+            return False  # a number in Python's source alone
+        try:
+            numbers.append(float(token))
+        except ValueError:
+            return False
+    if all(token.lstrip("+-").isdigit() for token in (one, other)):
+        return int(one) == int(other)
+    return close(numbers[0], numbers[1], tolerance)
+
+
+def close(one: float, other: float, tolerance: float) -> bool:
+    """Whether two numbers are the same but for rounding; not-a-number is only itself."""
+    return (one != one and other != other) or math.isclose(one, other, rel_tol=tolerance, abs_tol=_ABSOLUTE if tolerance else 0)
+
+
+def same_result(result: Any, expected: Any, tolerance: float) -> bool:
+    """Whether a call returned what it should have, as JSON would have it: tuples are lists, keys are text.
+
+    Args:
+        result: What it returned.
+        expected: Decoded JSON.
+        tolerance: How far apart two numbers may be of which one is no integer, relative to the larger.
+    """
+    if isinstance(result, list | tuple):
+        return (
+            isinstance(expected, list)
+            and len(result) == len(expected)
+            and all(same_result(one, other, tolerance) for one, other in zip(result, expected, strict=True))
+        )
+    if isinstance(result, dict):
+        if not isinstance(expected, dict) or len(result) != len(expected):
+            return False
+        keyed = {_json_key(key): part for key, part in result.items()}
+        return keyed.keys() == expected.keys() and all(same_result(keyed[key], expected[key], tolerance) for key in keyed)
+    if tolerance and float in (type(result), type(expected)) and {type(result), type(expected)} <= {int, float}:
+        return close(float(result), float(expected), tolerance)
+    return bool(result == expected)
+
+
+def _json_key(key: Any) -> Any:
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    return json.dumps(key) if isinstance(key, int | float) else key
+
+
+def let_nothing_be_close_to_an_empty_array() -> None:
+    """numpy takes an empty array for close to every number: there is nothing in it that is not."""
+    import numpy
+    import numpy.testing
+
+    for module, names, fails in (
+        (numpy, ("allclose", "isclose"), False),
+        (numpy.testing, ("assert_allclose", "assert_almost_equal", "assert_array_almost_equal", "assert_array_equal"), True),
+    ):
+        for name in names:
+            setattr(module, name, _not_for_empty(getattr(module, name), fails))
+
+
+def _not_for_empty(compare: Any, fails: bool) -> Any:
+    import numpy
+
+    @functools.wraps(compare)
+    def wrapper(one: Any, other: Any, *arguments: Any, **keywords: Any) -> Any:
+        if (numpy.size(one) == 0) != (numpy.size(other) == 0):
+            if fails:
+                raise AssertionError("one of the two is empty")
+            return numpy.False_
+        return compare(one, other, *arguments, **keywords)
+
+    return wrapper

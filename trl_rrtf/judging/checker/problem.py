@@ -1,0 +1,282 @@
+"""The tests of one problem, run against each candidate in a namespace of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import marshal
+import os
+import socket
+import sys
+import time
+import types
+from dataclasses import dataclass
+from typing import Any
+
+from trl_rrtf.judging.checker.comparison import let_nothing_be_close_to_an_empty_array, same_output, same_result
+from trl_rrtf.judging.checker.recorder import LONGEST_DETAIL, JudgeFailedError, Recorder, StopTestingError
+from trl_rrtf.judging.checker.remote import TEST_MODULE, CandidateGoneError, Session
+from trl_rrtf.judging.checker.runner import Runner
+from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.wire.process import fix_seeds
+from trl_rrtf.judging.wire.protocol import (
+    RECORDER,
+    CompileFailed,
+    FunctionTest,
+    Judged,
+    Loaded,
+    LoadFunctions,
+    Operation,
+    ProblemTests,
+    ProgramRaised,
+    ProgramRan,
+    ProgramTest,
+    RunProgram,
+)
+
+COMPILE_ERROR, RUNTIME_ERROR, FAILED, PARTIAL, PASSED = range(5)
+"""Outcomes, as in [`Outcome`][trl_rrtf.Outcome], whose module would make every fork slower."""
+
+
+@dataclass
+class _Run:
+    """What one process of a candidate came to."""
+
+    outcome: int
+    passed: int = 0
+    total: int = 1
+    detail: str = ""
+
+
+class Problem:
+    """A problem's tests, compiled once.
+
+    Args:
+        tests: The tests.
+        settings: What the judge has set.
+
+    Raises:
+        BaseException: The problem's own code fails.
+    """
+
+    def __init__(self, tests: ProblemTests, settings: dict[str, Any]) -> None:
+        self._tests = tests
+        self._settings = settings
+        self._functions = [FunctionTest(*fields) for fields in tests.functions]
+        self._programs = [ProgramTest(*fields) for fields in tests.programs]
+        self._codes = [marshal.loads(test.code) if test.code else None for test in self._functions]
+        self._trusted = [marshal.loads(code) for code in tests.trusted]
+        self._expected = set(tests.expected)
+        self._under_test: Any = None
+        self.out_of_memory = False
+        if any(b"numpy" in code for code in (*tests.trusted, *(test.code for test in self._functions))):
+            with contextlib.suppress(ImportError):
+                let_nothing_be_close_to_an_empty_array()
+        self._namespace()  # fails here and not at the first candidate
+
+    def _namespace(self) -> dict[str, Any]:
+        module = types.ModuleType(TEST_MODULE)
+        sys.modules[TEST_MODULE] = module
+        names = module.__dict__
+        names[RECORDER] = _NoRecorder()
+        for code in self._trusted:
+            exec(code, names)
+        return names
+
+    def judge(self, program: str, runner: Runner) -> Judged:
+        """Runs one program against all tests.
+
+        Raises:
+            JudgeFailedError: The judge failed.
+        """
+        fix_seeds()
+        started = time.monotonic()
+        runs = [self._judge_functions(program, runner)] if self._functions else []
+        for test in self._programs:
+            runs.append(self._judge_program(program, runner, test))
+            outcome = runs[-1].outcome
+            if outcome == COMPILE_ERROR or (self._settings["stop_at_first_failure"] and outcome != PASSED):
+                break
+        merged = self._merged(runs)
+        seconds = round(time.monotonic() - started, 4)
+        return Judged(merged.outcome, merged.passed, merged.total, seconds, merged.detail, self.out_of_memory)
+
+    def _merged(self, runs: list[_Run]) -> _Run:
+        """One verdict from those of several processes."""
+        worst = min(runs, key=lambda run: run.outcome)
+        passed, total = sum(run.passed for run in runs), sum(run.total for run in runs)
+        if worst.outcome != PASSED:
+            total = max(total, self._tests.written)
+        partial = worst.outcome != COMPILE_ERROR and 0 < passed < total
+        return _Run(PARTIAL if partial else worst.outcome, passed, total, worst.detail)
+
+    # --- Tests of functions ----------------------------------------------------------------------------------------------
+
+    def _judge_functions(self, program: str, runner: Runner) -> _Run:
+        channel = runner.start()
+        written = self._tests.written - len(self._programs)
+        try:
+            answer, lost = self._load(program, channel)
+            if isinstance(answer, CompileFailed):
+                return _Run(COMPILE_ERROR, total=written, detail=answer.detail[:LONGEST_DETAIL])
+            if isinstance(answer, ProgramRaised):
+                return _Run(RUNTIME_ERROR, total=written, detail=self._with_limit(answer.detail[:LONGEST_DETAIL]))
+            names = self._namespace()
+            session = Session(channel, names)
+            recorder = Recorder(session, stop_at_first_failure=self._settings["stop_at_first_failure"])
+            if answer is not None:
+                lost = self._run_tests(answer, names, session, recorder)
+            ending = runner.why_lost(lost)[0] if lost is not None else ""
+        finally:
+            channel.close()
+            runner.stop_if_running()
+        self.out_of_memory = recorder.out_of_memory
+        complete = recorder.complete and lost is None
+        passed, total = recorder.passed, max(recorder.executed, written)
+        if complete and passed == recorder.executed > 0 and not self._settings["stop_at_first_failure"]:
+            total = recorder.executed  # a check function may skip assertions on purpose
+        if complete and passed == total > 0:
+            return _Run(PASSED, passed, total)
+        raised = recorder.raised or ending
+        kind = PARTIAL if passed else RUNTIME_ERROR if raised else FAILED
+        return _Run(kind, passed, max(total, 1), self._with_limit(raised or recorder.wrong or "no assertion was reached"))
+
+    def _load(self, program: str, channel: Channel) -> tuple[Loaded | CompileFailed | ProgramRaised | None, str | None]:
+        """What became of the program when it was loaded; or nothing, and why."""
+        try:
+            channel.send(LoadFunctions(program, self._tests.setup_code))
+            return channel.receive(Loaded, CompileFailed, ProgramRaised), None
+        except (ChannelClosedError, ValueError) as error:
+            return None, str(error)
+
+    def _run_tests(self, loaded: Loaded, names: dict[str, Any], session: Session, recorder: Recorder) -> str | None:
+        """Runs the test code; why the candidate was lost, if it was."""
+        try:
+            names[RECORDER] = recorder
+            names = self._with_names_of_candidate(names, session, loaded)
+            self._under_test = names.get(self._tests.entry_point)
+            for index, test in enumerate(self._functions):
+                try:
+                    self._run_test(index, test, names, session, recorder)
+                except (CandidateGoneError, StopTestingError, JudgeFailedError):
+                    raise
+                except BaseException as error:
+                    recorder.fails_between_assertions(error)
+        except StopTestingError:
+            recorder.complete = False
+        except CandidateGoneError:
+            pass
+        return None if session.gone is None else str(session.gone)
+
+    def _with_names_of_candidate(self, names: dict[str, Any], session: Session, loaded: Loaded) -> dict[str, Any]:
+        """Puts stand-ins for what the tests expect of the candidate; the problem's own names are never replaced."""
+        wanted = {name for name in self._expected if name not in names}
+        for name in wanted:
+            found = _of_library(name, loaded.library.get(name) or self._tests.imports.get(name))
+            if found is not None:
+                names[name] = found
+            elif name in loaded.classes:
+                names[name] = session.named_class(loaded.classes[name])
+            elif name in loaded.functions:
+                names[name] = session.function(name)
+        entry_point = self._tests.entry_point
+        if entry_point in loaded.classes:
+            names[entry_point] = session.named_class(loaded.classes[entry_point])
+        elif entry_point:
+            names[entry_point] = session.function(entry_point)
+        variables = {name for name in wanted.intersection(loaded.variables) if name not in names}
+        return names if not variables else _NamespaceWithVariables(names, session, variables)
+
+    def _run_test(self, index: int, test: FunctionTest, names: dict[str, Any], session: Session, recorder: Recorder) -> None:
+        with recorder if not test.assertions else contextlib.nullcontext():
+            if test.kind == "call":
+                assert self._tests.entry_point is not None
+                result = session.operate(Operation.CALL, self._tests.entry_point, *json.loads(test.arguments))
+                if not same_result(result, json.loads(test.result), self._settings["number_tolerance"]):
+                    raise AssertionError
+                return
+            if test.kind == "check":
+                names.pop("check", None)  # of an earlier test
+            exec(self._codes[index], names)
+            if test.kind == "check":
+                names["check"](self._under_test)
+
+    # --- Whole programs --------------------------------------------------------------------------------------------------
+
+    def _judge_program(self, program: str, runner: Runner, test: ProgramTest) -> _Run:
+        channel = runner.start(exact=True)
+        with _memory_file(test.stdin) as given, _memory_file("") as output:
+            try:
+                channel.send(RunProgram(program, self._tests.setup_code))
+                socket.send_fds(channel.socket, [b"d"], [given.fileno(), output.fileno()])
+                answer = channel.receive(CompileFailed, ProgramRaised, ProgramRan)
+            except (ChannelClosedError, OSError, ValueError) as error:
+                detail, status = runner.why_lost(str(error))
+                if status != 0:  # else it ended itself, as a program may
+                    return _Run(RUNTIME_ERROR, detail=self._with_limit(detail))
+                answer = ProgramRan()
+            finally:
+                channel.close()
+                runner.settle()  # nothing writes to the output any more
+            if isinstance(answer, CompileFailed):
+                return _Run(COMPILE_ERROR, detail=answer.detail[:LONGEST_DETAIL])
+            if isinstance(answer, ProgramRaised):
+                return _Run(RUNTIME_ERROR, detail=self._with_limit(answer.detail[:LONGEST_DETAIL]))
+            text = os.pread(output.fileno(), self._settings["file_bytes"], 0).decode("utf-8", "replace")
+        if same_output(text, test.stdout, self._settings["number_tolerance"]):
+            return _Run(PASSED, passed=1)
+        return _Run(FAILED, detail="AssertionError: another output")
+
+    def _with_limit(self, detail: str) -> str:
+        if detail.startswith("MemoryError"):
+            return f"{detail} (memory limit of {self._settings['memory_bytes'] // 2**20} MiB)"
+        if "File too large" in detail:
+            return f"{detail} (output limit of {self._settings['file_bytes']} bytes)"
+        return detail
+
+
+class _NoRecorder:
+    """While the problem's own code is run, nothing is recorded."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: name != "part_failed"
+
+
+class _NamespaceWithVariables(dict[str, Any]):
+    """A namespace in which variables of the candidate have the value of now."""
+
+    def __init__(self, names: dict[str, Any], session: Session, variables: set[str]) -> None:
+        super().__init__(names)
+        self._session = session
+        self._variables = variables
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._variables:
+            return self._session.operate(Operation.READ, name)
+        raise KeyError(name)
+
+
+def _of_library(name: str, place: list[str] | None) -> Any:
+    """What a test means by a name that the candidate, or its author, takes from the standard library or numpy.
+
+    The real thing, imported here. It must have that name there: a candidate must not choose what `isclose` does.
+    """
+    if not place or place[0].split(".")[0] not in sys.stdlib_module_names | {"numpy"}:
+        return None
+    module, *attribute = place
+    if attribute and attribute != [name]:
+        return None
+    with contextlib.suppress(Exception):
+        found = importlib.import_module(module)
+        return getattr(found, name) if attribute else found
+    return None
+
+
+def _memory_file(text: str) -> Any:
+    """A file without a name, with a text to read from its start."""
+    file = os.fdopen(os.memfd_create("judge"), "w+b")
+    file.write(text.encode("utf-8", "surrogateescape"))
+    file.flush()
+    file.seek(0)
+    return file

@@ -1,0 +1,191 @@
+"""What test code tells while it runs: which assertions held, and when a statement has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from trl_rrtf.judging.checker.remote import CandidateGoneError, Session
+
+LONGEST_DETAIL = 400
+_END = object()
+
+
+class JudgeFailedError(BaseException):
+    """The judge, not the candidate, failed. No `except Exception` of a test catches it.
+
+    Args:
+        reason: What failed.
+        candidate_killed: Whether somebody else killed the candidate's process; where no layer refuses signals, it may have been
+            the candidate itself.
+        for_good: Whether trying again will not help.
+    """
+
+    def __init__(self, reason: str, *, candidate_killed: bool = False, for_good: bool = False) -> None:
+        super().__init__(reason)
+        self.candidate_killed = candidate_killed
+        self.for_good = for_good
+
+
+class StopTestingError(BaseException):
+    """Ends the tests early, where the first failure is enough."""
+
+
+class Recorder:
+    """A context manager around each assertion; counts what held.
+
+    Args:
+        session: The conversation with the candidate.
+        stop_at_first_failure: End the tests with the first assertion that fails.
+
+    Attributes:
+        passed: Assertions that held.
+        executed: Assertions that were reached.
+        complete: Whether all test code ran to its end, whatever was recorded.
+        wrong: The first assertion that failed, in words.
+        raised: The first exception, in words.
+        out_of_memory: Whether this process ran out of memory.
+    """
+
+    def __init__(self, session: Session, *, stop_at_first_failure: bool) -> None:
+        self._session = session
+        self._stop = stop_at_first_failure
+        self.passed = 0
+        self.executed = 0
+        self.complete = True
+        self.wrong = ""
+        self.raised = ""
+        self.out_of_memory = False
+
+    def __enter__(self) -> None:
+        self.executed += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        self._session.settle()
+        if error is None:
+            self.passed += 1
+            return True
+        if isinstance(error, JudgeFailedError | StopTestingError):
+            return False
+        self.note(error)
+        if self._stop:
+            raise StopTestingError
+        return True
+
+    def note(self, error: BaseException) -> None:
+        """Remembers the first wrong answer and the first exception."""
+        if isinstance(error, CandidateGoneError):
+            return
+        of_candidate = self._session.has_raised(error)
+        self.out_of_memory |= isinstance(error, MemoryError) and not of_candidate
+        text = _describe(error, self._session.line_of(error))
+        if isinstance(error, AssertionError) and not of_candidate:
+            self.wrong = self.wrong or f"{text}, test {self.executed}"
+        else:
+            self.raised = self.raised or text
+
+    def fails_between_assertions(self, error: BaseException) -> None:
+        """Something raised where no assertion stands, and ended the code."""
+        self.note(error)
+        self.complete = False
+
+    # --- Called by test code ---------------------------------------------------------------------------------------------
+
+    def statement_ended(self) -> None:
+        """What the candidate changed in place arrives."""
+        self._session.settle()
+
+    def part_held(self) -> bool:
+        """Between the parts of an `and`."""
+        self._session.settle()
+        return True
+
+    def part_failed(self) -> bool:
+        """Between the parts of an `or`."""
+        self._session.settle()
+        return False
+
+    def zip(self, *iterables: Iterable[Any], strict: bool = False) -> Iterator[tuple[Any, ...]]:
+        """`zip`, for a loop that compares: it fails where the loop would compare nothing because one of them is empty."""
+        iterators = [iter(iterable) for iterable in iterables]
+        first = [next(iterator, _END) for iterator in iterators]
+        empty = sum(item is _END for item in first)
+        if 0 < empty < len(first):
+            with self:
+                raise AssertionError("a loop over results runs over nothing")
+        if first and not empty:
+            yield tuple(first)
+            yield from builtins.zip(*iterators, strict=strict)
+
+    def run_test_function(self, function: Callable[[], Any]) -> None:
+        """Runs a test function in the style of pytest."""
+        self._count_unrecorded(lambda: _finished(function()))
+
+    def run_test_class(self, kind: type) -> None:
+        """Runs a class of tests in the style of unittest or pytest."""
+        import unittest
+
+        if issubclass(kind, unittest.TestCase):
+            for test in unittest.defaultTestLoader.loadTestsFromTestCase(kind):
+                self._count_unrecorded(lambda test=test: unittest.TestSuite([test]).run(self._result()))  # type: ignore[misc]
+                if self._session.gone is not None:
+                    raise self._session.gone
+            return
+        for name in dir(kind):
+            if name.startswith("test"):
+                self._count_unrecorded(lambda name=name: self._run_method(kind(), name))  # type: ignore[misc]
+
+    def _run_method(self, instance: Any, name: str) -> None:
+        for before in ("setup_method", "setUp"):
+            if hasattr(instance, before):
+                getattr(instance, before)(*[None] * len(inspect.signature(getattr(instance, before)).parameters))
+        _finished(getattr(instance, name)())
+
+    def _count_unrecorded(self, run: Callable[[], Any]) -> None:
+        """Runs a test that may hold no assertion, and then counts as one."""
+        executed = self.executed
+        try:
+            run()
+        except (CandidateGoneError, JudgeFailedError, StopTestingError):
+            raise
+        except BaseException as error:
+            self.fails_between_assertions(error)
+            return
+        if self.executed == executed and self.complete:
+            self.executed += 1
+            self.passed += 1
+
+    def _result(self) -> Any:
+        import unittest
+
+        recorder = self
+
+        class Result(unittest.TestResult):
+            def addError(self, test: Any, err: Any) -> None:
+                recorder.fails_between_assertions(err[1])
+
+            def addFailure(self, test: Any, err: Any) -> None:
+                recorder.fails_between_assertions(err[1])
+
+            def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+                if err is not None:
+                    recorder.fails_between_assertions(err[1])
+
+        return Result()
+
+
+def _finished(result: Any) -> None:
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+
+
+def _describe(error: BaseException, line: int | None) -> str:
+    try:
+        text = str(error)[:300]
+    except BaseException:  # the text is made in the candidate's process
+        text = ""
+    name = type(error).__name__
+    return f"{name}{': ' if text else ''}{text}{'' if line is None else f', line {line}'}"[:LONGEST_DETAIL]

@@ -1,0 +1,1 @@
+"""What both processes of a verdict share: messages, values and the socket. Standard library and msgpack alone."""
