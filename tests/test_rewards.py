@@ -44,6 +44,43 @@ def test_a_bad_row_is_named():
         unit_test_reward(["Write f."], ["x"], [[]])
 
 
+def said(*contents):
+    """A completion: messages with these contents."""
+    return [{"role": "assistant", "content": content} for content in contents]
+
+
+def test_a_completion_of_parts_is_judged_by_its_text():
+    program = "def f(x):\n    return x + 1\n"
+    fenced = [{"type": "text", "text": "Here:\n```python\n"}, {"type": "text", "text": f"{program}```\n"}]
+    completions = [said(fenced), said([{"type": "text", "text": program}]), said("```python\n", f"{program}```")]
+    completions.append([{"role": "assistant", "content": None, "tool_calls": [{}]}, *said(program)])
+    count = len(completions)
+    assert unit_test_reward(["Write f."] * count, completions, [TESTS] * count, entry_point=["f"] * count) == [1.0] * count
+
+
+@pytest.mark.parametrize(
+    ("completion", "column"),
+    [
+        (said([{"type": "image", "url": "x"}]), r"completions\[0\]\.content\[0\]`: .*only text is read"),
+        (said([{"type": "text", "text": "a"}, "b"]), r"completions\[0\]\.content\[1\]`: .*got str 'b'"),
+        (said("a", 7), r"completions\[1\]\.content`: expected text, or a list of parts .*got int 7"),
+        (said(None), r"completions\[0\]\.content`: .*got nothing"),
+        (["a"], r"completions\[0\]`: expected a message .*got str 'a'"),
+        (None, "completions`: expected text or messages .*got nothing"),
+        ({"role": "assistant", "content": "a"}, "completions`: expected text or messages .*got dict"),
+    ],
+)
+def test_a_completion_that_is_no_text_is_named(completion, column):
+    with pytest.raises(RowError, match=f"row 1 of the batch, column `{column}"):
+        unit_test_reward(["Write f."] * 2, ["x", completion], [TESTS] * 2)
+
+
+def test_leetcodes_names_are_there_for_a_solution():
+    tests = [{"kind": "assert", "code": "assert Solution().first([3, 4]) == 3"}]
+    program = "class Solution:\n    def first(self, xs: List[int]) -> Optional[int]:\n        return deque(xs).popleft()\n"
+    assert unit_test_reward(["Write class Solution."], [program], [tests], entry_point=["Solution"]) == [1.0]
+
+
 def test_grpo_trains_on_it(tiny_model_dir, tmp_path):
     rows = {"prompt": ["Write f."] * 4, "tests": [TESTS] * 4, "entry_point": ["f"] * 4}
     arguments = GRPOConfig(

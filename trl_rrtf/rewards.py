@@ -6,9 +6,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from trl_rrtf.errors import RowError
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.ranking import PASSED_SCORE, RankConfig, score
+from trl_rrtf.rows import checks
 from trl_rrtf.rows.records import Outcome, Problem
 from trl_rrtf.sampling.extraction import extract_program
 
@@ -36,6 +38,7 @@ class UnitTestReward:
         **_: Any,
     ) -> list[float | None]:
         """Judges the completions, see [`unit_test_reward`][trl_rrtf.unit_test_reward]."""
+        texts = [_text(completion, f"row {i} of the batch") for i, completion in enumerate(completions)]
         nothing: list[None] = [None] * len(prompts)
         rows = zip(prompts, tests, entry_point or nothing, setup_code or nothing, strict=True)
         problems = [
@@ -52,9 +55,7 @@ class UnitTestReward:
                 problems[i] = problems[i - 1]
             else:
                 problems[i].problem_id = str(i)
-        programs = [
-            extract_program(_text(completion), problem) for completion, problem in zip(completions, problems, strict=True)
-        ]
+        programs = [extract_program(text, problem) for text, problem in zip(texts, problems, strict=True)]
         verdicts = self.judge.judge_many(zip(problems, programs, strict=True))
         return [
             None if verdict.outcome is Outcome.INFRASTRUCTURE else score(verdict, "student", self.rank_config) / PASSED_SCORE
@@ -77,7 +78,8 @@ def unit_test_reward(
 
     Args:
         prompts: Texts or messages.
-        completions: Texts or messages; the program is taken out of each as in the `sample` stage.
+        completions: Texts or messages, whose content is text or a list of text parts; the program is taken out of each as in
+            the `sample` stage.
         tests: The `tests` column of problem rows.
         columns: `entry_point` and `setup_code` of problem rows, where the data set has them; all else is ignored.
 
@@ -87,7 +89,7 @@ def unit_test_reward(
         judge itself failed.
 
     Raises:
-        RowError: The columns are not those of problem rows.
+        RowError: The columns are not those of problem rows, or a completion is not text.
     """
     return _default_reward()(prompts, completions, tests, **columns)
 
@@ -97,6 +99,10 @@ def _default_reward() -> UnitTestReward:
     return UnitTestReward()
 
 
-def _text(completion: Any) -> str:
+def _text(completion: Any, where: str) -> str:
     """The text of a completion, which is a string or a list of messages."""
-    return completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
+    if isinstance(completion, str):
+        return completion
+    if not isinstance(completion, list | tuple):
+        raise RowError(where, "completions", f"expected text or messages (role, content), got {checks.shown(completion)}")
+    return "".join(checks.message_text(message, where, f"completions[{i}]") for i, message in enumerate(completion))

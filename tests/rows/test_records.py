@@ -11,7 +11,7 @@ import pytest
 
 from trl_rrtf import CandidateGroup, JudgedGroup, Outcome, Problem, RankedGroup, RowError, Verdict
 from trl_rrtf.rows import checks
-from trl_rrtf.rows.records import Candidate, RankedCandidate
+from trl_rrtf.rows.records import LEETCODE_IMPORTS, Candidate, RankedCandidate
 
 PROBLEM = {
     "problem_id": "p/1",
@@ -191,3 +191,50 @@ def test_a_column_that_is_nested_too_deeply_is_refused():
         value = [value]
     with pytest.raises(RowError, match="column `deep`: nested too deeply"):
         RankedGroup.from_row({**RANKED, "deep": value}, "here")
+
+
+SOLUTION = {**PROBLEM, "prompt": "Add.\n\nclass Solution:\n    def add(self, a: int) -> int:\n        "}
+METHOD_TEST = {**PROBLEM["tests"][0], "code": "assert Solution().add(1) == 2"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        SOLUTION,
+        {**SOLUTION, "prompt": [{"role": "user", "content": SOLUTION["prompt"]}]},
+        {**SOLUTION, "prompt": [{"role": "user", "content": [{"type": "text", "text": SOLUTION["prompt"]}]}]},
+        {**PROBLEM, "entry_point": "Solution"},
+        {**PROBLEM, "tests": [METHOD_TEST]},
+    ],
+)
+def test_own_rows_in_leetcodes_style_have_what_leetcode_imports(row):
+    problem = Problem.from_row(row, "here")
+    assert problem.setup_code == LEETCODE_IMPORTS == "from typing import *\nfrom collections import *"
+    assert Problem.from_row(problem.to_row(), "here") == problem, "once"
+    group = CandidateGroup.from_row({**CANDIDATES, **row}, "here")
+    assert group.setup_code == LEETCODE_IMPORTS
+    assert Problem.from_row({**row, "setup_code": "import math"}, "here").setup_code == f"{LEETCODE_IMPORTS}\nimport math"
+
+
+@pytest.mark.parametrize(
+    "setup_code", ["from typing import List", "import math, collections", "x = 1\nfrom collections import deque", "def f("]
+)
+def test_setup_code_that_imports_those_itself_stays_as_it_is(setup_code):
+    assert Problem.from_row({**SOLUTION, "setup_code": setup_code}, "here").setup_code == setup_code
+
+
+def test_other_rows_get_no_setup_code():
+    for prompt in (
+        "Write a class SolutionSet.",
+        "A solution is needed.",
+        [{"role": "user", "content": None, "tool_calls": [1]}],
+    ):
+        assert Problem.from_row({**PROBLEM, "prompt": prompt}, "here").setup_code == ""
+
+
+def test_a_completion_of_parts_is_read_by_its_text():
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+    assert RankedCandidate(completion=parts, score=0.0).text == "ab"
+    parts[0]["content"][1]["type"] = "image"
+    with pytest.raises(RowError, match=r"content\[1\]`: expected \{\"type\": \"text\""):
+        _ = RankedCandidate(completion=parts, score=0.0).text

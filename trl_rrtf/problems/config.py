@@ -21,7 +21,11 @@ class FilterArguments:
         ConfigError: A value is of a wrong type.
     """
 
-    input: str = option("Problems: a file, a Hub data set id, or `humaneval`.", is_input=True, aliases=("--problems",))
+    input: str = option(
+        "Problems: a file, a Hub data set id (`user/name:configuration:split`), or `humaneval`.",
+        is_input=True,
+        aliases=("--problems",),
+    )
     output: str = option(
         "Where the kept problems go (.jsonl or .parquet); OUTPUT.summary.json says what was dropped and why.",
         is_output=True,
@@ -48,6 +52,8 @@ class FilterConfig:
         max_characters: Longest statement.
         min_tests: Fewest tests.
         require_reference: Whether a problem needs a reference solution.
+        skip_unusable: Whether rows that are no problems are passed over and counted, as in
+            [`load_problems`][trl_rrtf.load_problems]; by default those of the published files that are known to hold some.
 
     Raises:
         ConfigError: A value is of a wrong type or out of range, or two contradict each other.
@@ -76,6 +82,11 @@ class FilterConfig:
     max_characters: int = option("Longest statement, in characters.", default=20_000, at_least=0)
     min_tests: int = option("Fewest tests; 0 keeps problems without any.", default=1, at_least=0)
     require_reference: bool = option("Drop problems without a reference solution.", default=False)
+    skip_unusable: bool | None = option(
+        "Pass over rows that are no problems, and count them by reason (false: the first one is an error); by default only in "
+        "APPS, TACO, CodeContests and LiveCodeBench.",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -4,10 +4,15 @@
 |---|---|---|
 | `ngram` | copies, and copies with text around | runs of `ngram` words of the statement |
 | `near_duplicate` | copies with some words changed | MinHash of the statement's word shingles (datasketch) |
-| `entry_point` | a function of the same name | names but for case and underscores; common ones (`solve`, `f`) are left out |
+| `entry_point` | a function of the same name | names but for case and underscores |
 | `words` | reworded statements | cosine of the statements' rare words (TF-IDF) |
 | `program` | reworded statements with the same solution | programs without names, comments, docstrings |
 | `tests` | reworded statements with the same examples | arguments and results of the assertions, without the function's name |
+
+A name of two words or more with at least eight letters (`has_close_elements`) is enough alone. A shorter one, or one of a
+single word (`add`, `search`, `is_prime`), is enough where more speaks for it: half the similarity that `words` asks for, or one
+test that is the same. Names that say nothing (`solve`, `f`) are left out. In scripts without spaces a character counts as half
+a word.
 
 A paraphrase in other words, with another solution and other tests, is not caught by any of them.
 """
@@ -23,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-from trl_rrtf.problems.deduplication import NearDuplicates, statement, words
+from trl_rrtf.problems.deduplication import NearDuplicates, is_character, runs, statement, words
 from trl_rrtf.python_source import parse_program
 from trl_rrtf.rows.records import Problem
 
@@ -32,6 +37,9 @@ SMALLEST_PROGRAM = 12
 
 SHARED_TESTS = 2
 """Tests that must be the same."""
+
+TELLING_NAME = 8
+"""Letters from which a name of two words or more tells its problem alone."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +85,17 @@ class Benchmarks:
             self._frequencies.update(set(_content_words(text)))
             self._num_texts += 1
         self._vectors = {problem.problem_id: self._vector(statement(problem)) for problem in problems}
-        self._entry_points: dict[str, str] = {}
+        self._entry_points: dict[str, list[str]] = defaultdict(list)
         self._near_duplicates = NearDuplicates(threshold)
         self._ngrams: dict[str, str] = {}
         self._programs: dict[str, str] = {}
         self._tests: dict[str, set[str]] = defaultdict(set)
         for problem in problems:
-            for run in _runs(words(statement(problem)), ngram):
+            for run in runs(words(statement(problem)), ngram):
                 self._ngrams.setdefault(run, problem.problem_id)
             self._near_duplicates.add(problem.problem_id, statement(problem))
             if name := _normalized_name(problem.entry_point):
-                self._entry_points.setdefault(name, problem.problem_id)
+                self._entry_points[name].append(problem.problem_id)
             for program in _program_hashes(problem.reference_solution or ""):
                 self._programs.setdefault(program, problem.problem_id)
             for test in _normalized_tests(problem):
@@ -95,33 +103,39 @@ class Benchmarks:
 
     def find(self, problem: Problem) -> Match | None:
         """The first rule that the problem breaks, or None."""
-        for run in _runs(words(statement(problem)), self._ngram):
+        for run in runs(words(statement(problem)), self._ngram):
             if run in self._ngrams:
                 return Match("ngram", self._ngrams[run], run)
         near = self._near_duplicates.find(statement(problem))
         if near is not None:
             return Match("near_duplicate", near[0], f"similarity {near[1]:.2f}")
-        name = _normalized_name(problem.entry_point)
-        if name in self._entry_points:
-            return Match("entry_point", self._entry_points[name], f"both are called {problem.entry_point}")
-        similarity, other = self._closest(statement(problem))
+        similarities = self._similarities(statement(problem))
+        shared = Counter(other for test in _normalized_tests(problem) for other in self._tests.get(test, ()))
+        for other in self._entry_points.get(_normalized_name(problem.entry_point), ()):
+            called = f"both are called {problem.entry_point}"
+            if _is_telling(problem.entry_point or ""):
+                return Match("entry_point", other, called)
+            if 2 * similarities[other] >= self._word_similarity:
+                return Match("entry_point", other, f"{called}, similarity {similarities[other]:.2f}")
+            if shared[other]:
+                return Match("entry_point", other, f"{called}, {shared[other]} tests are the same")
+        similarity, other = max(((similarity, other) for other, similarity in similarities.items()), default=(0.0, ""))
         if similarity >= self._word_similarity:
             return Match("words", other, f"similarity {similarity:.2f}")
         for program in _program_hashes(problem.reference_solution or ""):
             if program in self._programs:
                 return Match("program", self._programs[program], "the same program but for names")
-        shared = Counter(other for test in _normalized_tests(problem) for other in self._tests.get(test, ()))
         for other, count in shared.most_common(1):
             if count >= SHARED_TESTS:
                 return Match("tests", other, f"{count} tests are the same")
         return None
 
-    def _closest(self, text: str) -> tuple[float, str]:
+    def _similarities(self, text: str) -> dict[str, float]:
+        """The cosine with each problem of the benchmarks."""
         vector = self._vector(text)
-        similarities = (
-            (sum(weight * other.get(word, 0.0) for word, weight in vector.items()), key) for key, other in self._vectors.items()
-        )
-        return max(similarities, default=(0.0, ""))
+        return {
+            key: sum(weight * other.get(word, 0.0) for word, weight in vector.items()) for key, other in self._vectors.items()
+        }
 
     def _vector(self, text: str) -> dict[str, float]:
         """Weights of the statement's words, of length 1: rare words count most (TF-IDF)."""
@@ -143,16 +157,23 @@ def _normalized_name(name: str | None) -> str:
     return "" if normalized in _COMMON_NAMES else normalized
 
 
+def _is_telling(name: str) -> bool:
+    """Whether a name says alone what the function is for: it has two words, and is no short one."""
+    return len(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)) > 1 and len(name.replace("_", "")) >= TELLING_NAME
+
+
 _EXAMPLES = re.compile(r">>>.*|\bexamples?:?[ ]*\n.*?(\"\"\"|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def _content_words(text: str) -> list[str]:
-    """Words of the statement without its examples, a plural's `s` and numbers."""
-    return [word.rstrip("s") for word in words(_EXAMPLES.sub(" ", text)) if not word.isdigit()]
+    """Words of the statement without its examples, a plural's `s` and numbers; pairs in scripts without spaces.
 
-
-def _runs(tokens: list[str], length: int) -> list[str]:
-    return [" ".join(tokens[i : i + length]) for i in range(len(tokens) - length + 1)]
+    A single character there is too common to tell statements apart.
+    """
+    tokens = [word.rstrip("s") for word in words(_EXAMPLES.sub(" ", text)) if not word.isdigit()]
+    single = [is_character(token) for token in tokens]
+    pairs = [tokens[i] + tokens[i + 1] for i in range(len(tokens) - 1) if single[i] and single[i + 1]]
+    return [token for token, is_single in zip(tokens, single, strict=True) if not is_single] + pairs
 
 
 def _program_hashes(code: str) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import unicodedata
 from typing import Any
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.rows.checks import message_text
 from trl_rrtf.rows.records import Problem
 
 _PERMUTATIONS = 128
@@ -15,15 +18,59 @@ _SHINGLE = 3
 
 
 def statement(problem: Problem) -> str:
-    """The text of a problem, without the tests that MBPP's prompts show: they are compared for themselves."""
+    """The text of a problem, without the tests that MBPP's prompts show: they are compared for themselves.
+
+    Raises:
+        RowError: A message of the prompt is not text.
+    """
     prompt = problem.prompt
-    text = prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
-    return text.split("Your code should pass these tests:")[0]
+    if not isinstance(prompt, str):
+        where = f"problem {problem.problem_id!r}"
+        prompt = "\n".join(message_text(message, where, f"prompt[{i}]") for i, message in enumerate(prompt))
+    return prompt.split("Your code should pass these tests:")[0]
+
+
+_WITHOUT_SPACES = {"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
+"""First words of the names of characters whose scripts put no spaces between words."""
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and numbers."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+    """Lower-case words and numbers of any script; each character is one where the script puts no spaces between words."""
+    if text.isascii():
+        return re.findall(r"[a-z0-9]+", text.lower())
+    text = unicodedata.normalize("NFKC", text).lower()
+    return re.findall(r"[^ ]+", "".join(map(_spaced, text)))
+
+
+def is_character(word: str) -> bool:
+    """Whether a word is a character of a script without spaces."""
+    return len(word) == 1 and _spaced(word) != word
+
+
+@functools.cache
+def _spaced(character: str) -> str:
+    """A character as a part of a word, as a word of its own, or as a space between words."""
+    if unicodedata.category(character)[0] not in "LNM":  # letters, numbers, and the marks that are written over letters
+        return " "
+    script = re.split("[ -]", unicodedata.name(character, ""))[0]
+    return f" {character} " if script in _WITHOUT_SPACES else character
+
+
+def runs(tokens: list[str], length: int) -> list[str]:
+    """All runs of so many words, from each word on that has enough behind it.
+
+    A character of a script without spaces counts as half a word, as most words there have two.
+    """
+    found = []
+    for start in range(len(tokens)):
+        halves, end = 0, start
+        while halves < 2 * length and end < len(tokens):
+            halves += 1 if is_character(tokens[end]) else 2
+            end += 1
+        if halves < 2 * length:
+            break
+        found.append(" ".join(tokens[start:end]))
+    return found
 
 
 class NearDuplicates:
@@ -65,7 +112,7 @@ def _signature(text: str) -> Any:
     from datasketch import LeanMinHash, MinHash
 
     tokens = words(text)
-    shingles = {" ".join(tokens[i : i + _SHINGLE]) for i in range(max(1, len(tokens) - _SHINGLE + 1))}
+    shingles = set(runs(tokens, _SHINGLE)) or {" ".join(tokens) or text.strip()}  # a text of signs alone has no word
     minhash = MinHash(num_perm=_PERMUTATIONS, hashfunc=_hash)
     minhash.update_batch(shingle.encode() for shingle in shingles)
     return LeanMinHash(minhash)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import functools
 import hashlib
 import io
 import json
@@ -20,7 +21,8 @@ from typing import Any
 
 from trl_rrtf.errors import RowError
 from trl_rrtf.python_source import parse_program
-from trl_rrtf.rows.records import Problem, UnitTest
+from trl_rrtf.rows import checks
+from trl_rrtf.rows.records import LEETCODE_IMPORTS, Problem, UnitTest
 
 Row = Mapping[str, Any]
 
@@ -32,10 +34,13 @@ class Format:
     Attributes:
         columns: The columns that tell it.
         read: Row and place to problem.
+        has_unusable_rows: Whether the published file is known to hold rows that are no problems (it was scraped, and without
+            tests for some, say), so that they are passed over and counted unless somebody wants to be strict.
     """
 
     columns: frozenset[str]
     read: Callable[[Row, str], Problem]
+    has_unusable_rows: bool = False
 
 
 def find_format(columns: set[str]) -> Format | None:
@@ -112,43 +117,178 @@ def _called_function(test: str, code: str) -> str | None:
 def _apps(row: Row, where: str) -> Problem:
     """APPS and TACO: whole programs, or functions named by `fn_name`, inside `class Solution` where the starter code has it."""
     cases = _json(row, "input_output", where) or {}
+    if not isinstance(cases, Mapping):
+        raise RowError(where, "input_output", f"no object with `inputs` and `outputs`: {checks.shown(cases)}")
     solutions = _json(row, "solutions", where) or []
     starter = str(row.get("starter_code") or "")
-    statement = f"{row['question'].strip()}\n\n{starter}".strip()
     inputs, outputs = cases.get("inputs") or [], cases.get("outputs") or []
-    if not inputs:
-        raise RowError(where, "input_output", "there is no test in it; drop the problem, or give it tests")
-    function = cases.get("fn_name")
+    for name, values in (("inputs", inputs), ("outputs", outputs)):
+        if not isinstance(values, list):
+            raise RowError(where, "input_output", f"`{name}` is no list: {checks.shown(values)}")
+    if len(inputs) != len(outputs):
+        raise RowError(where, "input_output", f"unequal lists: {len(inputs)} inputs and {len(outputs)} outputs")
+    pairs = list(zip(inputs, outputs, strict=True))
+    function, entry_point, setup_code = _name(cases.get("fn_name"), where, "input_output"), None, _APPS_SETUP
     if function:
         entry_point = "Solution" if "class Solution" in (starter or "".join(solutions[:1])) else function
-        tests = [
-            _call(entry_point, function, arguments, result, unwrap=True)
-            for arguments, result in zip(inputs, outputs, strict=True)
-        ]
+        for arguments in inputs:
+            if not isinstance(arguments, list):
+                raise RowError(where, "input_output", f"the arguments of a call are no list: {checks.shown(arguments)}")
+        tests = [_call(entry_point, function, arguments, result, unwrap=True) for arguments, result in pairs]
+        setup_code = _without(setup_code, function)
+    elif pairs and "class Solution" in starter:
+        entry_point, method = "Solution", _method(starter, where)
+        tests = [method.test(given, result, where, "input_output", unwrap=True) for given, result in pairs]
     else:
-        entry_point = None
-        tests = [UnitTest(kind="stdio", stdin=_lines(a), stdout=_lines(b)) for a, b in zip(inputs, outputs, strict=True)]
+        tests = [
+            UnitTest(kind="stdio", stdin=_text(given, where, "inputs"), stdout=_text(result, where, "outputs"))
+            for given, result in pairs
+        ]
+        setup_code += "\nstdin = sys.stdin\nstdout = sys.stdout"
+    if entry_point == "Solution":
+        setup_code = f"{setup_code}\n{LEETCODE_IMPORTS}"
     return Problem(
         problem_id=f"{row.get('source') or 'APPS'}/{_apps_name(row)}",
-        prompt=statement,
+        prompt=f"{row['question'].strip()}\n\n{starter}".strip(),
         tests=tests,
         entry_point=entry_point,
-        setup_code=_TYPING if entry_point == "Solution" else "",
+        setup_code=setup_code,
         reference_solution=solutions[0] if solutions else None,
         extra={"difficulty": row.get("difficulty")},
     )
+
+
+def _name(value: Any, where: str, column: str) -> str | None:
+    """The name of the function that is called, or None where there is none."""
+    if value in (None, ""):
+        return None
+    if not (isinstance(value, str) and value.isidentifier()):
+        raise RowError(where, column, f"the name of the function is no name: {checks.shown(value)}")
+    return value
 
 
 def _apps_name(row: Row) -> str:
     """APPS numbers its rows; TACO names some of them, and different ones alike, so that only the content tells them apart."""
     if row.get("problem_id") is not None:
         return str(row["problem_id"])
-    content = _hash(f"{row['question']}{row['input_output']}")
+    content = _hash(f"{row['question']}{row['input_output']}{row.get('starter_code') or ''}")
     return f"{row['name']}-{content}" if row.get("name") else content
 
 
-_TYPING = "from typing import *\nfrom collections import *"
-"""What LeetCode imports for every solution."""
+_APPS_SETUP = """\
+import sys
+import time
+import itertools
+from itertools import accumulate, product, permutations, combinations
+import collections
+from collections import Counter, OrderedDict, deque, defaultdict, ChainMap
+from functools import lru_cache
+import math
+from math import sqrt, sin, cos, tan, ceil, fabs, floor, gcd, exp, log, log2
+import fractions
+from typing import List, Tuple
+import random
+import heapq
+from heapq import *"""
+"""What the graders of APPS and TACO import for every program, but for NumPy: each program would load it anew."""
+
+_LIVECODEBENCH_MODULES = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools"),
+    *("functools", "operator", "io", "sys", "json"),
+)
+_LIVECODEBENCH_SETUP = "\n".join(
+    [
+        *(f"from {module} import *" for module in (*_LIVECODEBENCH_MODULES, "builtins", "typing")),
+        *(f"import {module}" for module in _LIVECODEBENCH_MODULES),
+        "sys.setrecursionlimit(50000)",
+    ]
+)
+"""What LiveCodeBench's grader runs before every program. Its order matters: `builtins` takes `pow` back from `math`."""
+
+
+def _without(imports: str, name: str) -> str:
+    """Imports without a name that the candidate has to define: a program without `gcd` must not pass by `math`'s."""
+    return f"{imports}\ndel {name}" if name in _imported_names(imports) else imports
+
+
+@functools.cache
+def _imported_names(imports: str) -> frozenset[str]:
+    names: dict[str, Any] = {}
+    exec(imports, names)
+    return frozenset(names)
+
+
+@dataclass(frozen=True)
+class _Method:
+    """The one method of a starter code's `class Solution`.
+
+    Attributes:
+        name: Its name.
+        parameters: Their annotations, without `self`; an empty text where there is none.
+        num_required: How many have no default.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    num_required: int
+
+    def test(self, given: Any, result: Any, where: str, column: str, *, unwrap: bool) -> UnitTest:
+        """A call, of a list of arguments or of text with one JSON value a line.
+
+        Raises:
+            RowError: It cannot be told what the arguments are.
+        """
+        arguments = given
+        if isinstance(given, str):  # the published form of a whole program's input
+            try:
+                arguments = [_loads(line) for line in given.splitlines() if line.strip()]
+                result, unwrap = _loads(result) if isinstance(result, str) else result, False
+            except ValueError as error:
+                raise RowError(where, column, f"{self._undecided}: {error}, in {checks.shown(given)}") from error
+        if not isinstance(arguments, list) or not self.num_required <= len(arguments) <= len(self.parameters):
+            raise RowError(where, column, f"{self._undecided}: {checks.shown(given)} for {len(self.parameters)} parameters")
+        for argument, annotation in zip(arguments, self.parameters, strict=False):
+            if isinstance(argument, str) and "str" not in annotation:  # it may as well be a line of numbers
+                raise RowError(
+                    where,
+                    column,
+                    f"{self._undecided}: {checks.shown(argument)} for a parameter annotated {annotation or 'not'}",
+                )
+        return _call("Solution", self.name, arguments, result, unwrap=unwrap)
+
+    @property
+    def _undecided(self) -> str:
+        return f"no `fn_name`, and the inputs do not fit `Solution().{self.name}`"
+
+
+def _method(starter: str, where: str) -> _Method:
+    """The method that a starter code asks for.
+
+    Raises:
+        RowError: There is none, or several.
+    """
+    body = starter[starter.index("class Solution") :]
+    heads = [_head(body[found.start() :]) for found in re.finditer(r"def\s+[A-Za-z]\w*\s*\(\s*self\b", body)]
+    methods = [head for head in heads if head is not None]
+    if len(methods) != 1:
+        names = ", ".join(head.name for head in methods) or "none"
+        raise RowError(where, "starter_code", f"no `fn_name`, and `class Solution` has not one method to call: it has {names}")
+    head = methods[0]
+    parameters = [*head.args.posonlyargs, *head.args.args][1:]
+    annotations = tuple(ast.unparse(one.annotation) if one.annotation else "" for one in parameters)
+    return _Method(head.name, annotations, len(parameters) - len(head.args.defaults))
+
+
+def _head(text: str) -> ast.FunctionDef | None:
+    """The function at the start of a text, whatever its body is: starter code has none."""
+    for colon in re.finditer(":", text):
+        try:
+            (function,) = parse_program(f"{text[: colon.end()]} pass").body
+        except (SyntaxError, ValueError):  # the colon of an annotation
+            continue
+        return function if isinstance(function, ast.FunctionDef) else None
+    return None
+
 
 _PYTHON3 = 3
 """Number of Python 3 among CodeContests' languages."""
@@ -158,10 +298,13 @@ def _code_contests(row: Row, where: str) -> Problem:
     tests = []
     for column in ("public_tests", "private_tests", "generated_tests"):
         cases = row.get(column) or {"input": [], "output": []}
-        pairs = zip(cases["input"], cases["output"], strict=True)
-        tests += [UnitTest(kind="stdio", stdin=stdin, stdout=stdout) for stdin, stdout in pairs]
-    if not tests:
-        raise RowError(where, "public_tests", "there is no test in any of the three columns; drop the problem")
+        if len(cases["input"]) != len(cases["output"]):
+            counts = f"{len(cases['input'])} inputs and {len(cases['output'])} outputs"
+            raise RowError(where, column, f"unequal lists: {counts}")
+        tests += [
+            UnitTest(kind="stdio", stdin=_text(stdin, where, column), stdout=_text(stdout, where, column))
+            for stdin, stdout in zip(cases["input"], cases["output"], strict=True)
+        ]
     solutions = row.get("solutions") or {"language": [], "solution": []}
     programs = zip(solutions["language"], solutions["solution"], strict=True)
     return Problem(
@@ -218,22 +361,28 @@ def _codereval(row: Row, where: str) -> Problem:
 
 
 def _livecodebench(row: Row, where: str) -> Problem:
-    cases = [*_json(row, "public_test_cases", where), *_private_cases(row, where)]
-    function: Any = (_json(row, "metadata", where) or {}).get("func_name")
+    cases = [*(_json(row, "public_test_cases", where) or []), *_private_cases(row, where)]
+    function = _name((_json(row, "metadata", where) or {}).get("func_name"), where, "metadata")
     starter = str(row.get("starter_code") or "")
+    method = _method(starter, where) if not function and "class Solution" in starter else None
     tests = []
     for case in cases:
-        if case["testtype"] == "stdin":
-            tests.append(UnitTest(kind="stdio", stdin=case["input"], stdout=case["output"]))
+        given, expected = (_text(case[name], where, "public_test_cases, private_test_cases") for name in ("input", "output"))
+        if method is not None:
+            tests.append(method.test(given, expected, where, "public_test_cases, private_test_cases", unwrap=False))
+        elif case["testtype"] == "stdin":
+            tests.append(UnitTest(kind="stdio", stdin=given, stdout=expected))
+        elif not function:
+            raise RowError(where, "metadata", "no `func_name`, and no `class Solution` in the starter code tells the function")
         else:  # one JSON value a line
-            arguments = [json.loads(line) for line in case["input"].splitlines() if line.strip()]
-            tests.append(_call("Solution", function, arguments, json.loads(case["output"]), unwrap=False))
+            arguments = [_loads(line) for line in given.splitlines() if line.strip()]
+            tests.append(_call("Solution", function, arguments, _loads(expected), unwrap=False))
     return Problem(
         problem_id=f"LiveCodeBench/{row['question_id']}",
         prompt=f"{row['question_content'].strip()}\n\n{starter}".strip() + "\n",
         tests=tests,
-        entry_point="Solution" if function else None,
-        setup_code=_TYPING if function else "",
+        entry_point="Solution" if function or method else None,
+        setup_code=_LIVECODEBENCH_SETUP,
         extra={"difficulty": row.get("difficulty"), "contest_date": str(row.get("contest_date"))},
     )
 
@@ -274,8 +423,13 @@ def _call(entry_point: str, function: str, arguments: list[Any], result: Any, *,
     return UnitTest(kind="assert", code=f"assert {called} == {result!r}")
 
 
-def _lines(value: Any) -> str:
-    return value if isinstance(value, str) else "\n".join(map(str, value)) + "\n"
+def _text(value: Any, where: str, column: str) -> str:
+    """Standard input or output: text, or a list of lines. The official graders pass no program where it is something else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value) + "\n"
+    raise RowError(where, column, f"standard input or output is neither text nor a list of lines: {checks.shown(value)}")
 
 
 def _json(row: Row, column: str, where: str) -> Any:
@@ -283,9 +437,29 @@ def _json(row: Row, column: str, where: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else None
+        return _loads(value) if value.strip() else None
+    except ValueError as error:
+        raise RowError(where, column, str(error)) from error
+    except RecursionError as error:
+        raise RowError(where, column, "nested too deeply to be read") from error
+
+
+def _loads(text: str) -> Any:
+    """A JSON value that can be written as Python.
+
+    Raises:
+        ValueError: It is not JSON, has a number of more digits than Python reads, or one that is not finite.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise RowError(where, column, f"not JSON: {error}") from error
+        raise ValueError(f"not JSON: {error}") from error
+    except ValueError as error:
+        raise error if "JSON" in str(error) else ValueError(f"a number has more digits than Python reads: {error}") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"not JSON: {name} is no number")
 
 
 def _parsed(row: Row, column: str, where: str, body: str = "") -> ast.Module:
@@ -304,13 +478,17 @@ FORMATS = {
     "HumanEval-X (Python)": Format(frozenset({"task_id", "prompt", "declaration", "canonical_solution", "test"}), _humaneval_x),
     "MBPP": Format(frozenset({"task_id", "text", "code", "test_list"}), _mbpp),
     "MBPP sanitized, MBPP+": Format(frozenset({"task_id", "prompt", "code", "test_list"}), _mbpp),
-    "APPS, TACO": Format(frozenset({"question", "solutions", "input_output"}), _apps),
-    "CodeContests": Format(frozenset({"name", "description", "public_tests", "solutions"}), _code_contests),
+    "APPS, TACO": Format(frozenset({"question", "solutions", "input_output"}), _apps, has_unusable_rows=True),
+    "CodeContests": Format(
+        frozenset({"name", "description", "public_tests", "solutions"}), _code_contests, has_unusable_rows=True
+    ),
     "LeetCode": Format(
         frozenset({"task_id", "problem_description", "starter_code", "entry_point", "prompt", "completion", "test"}), _leetcode
     ),
     "CoderEval": Format(frozenset({"_id", "name", "code", "level"}), _codereval),
-    "LiveCodeBench": Format(frozenset({"question_id", "question_content", "public_test_cases", "metadata"}), _livecodebench),
+    "LiveCodeBench": Format(
+        frozenset({"question_id", "question_content", "public_test_cases", "metadata"}), _livecodebench, has_unusable_rows=True
+    ),
     "CodeAlpaca": Format(frozenset({"instruction", "output"}), _codealpaca),
 }
 """Name -> format. The first whose columns are there is meant, so a format stands before those that have fewer columns."""

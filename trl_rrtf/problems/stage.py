@@ -14,7 +14,7 @@ from trl_rrtf.options import settings_of
 from trl_rrtf.problems.config import FilterArguments, FilterConfig
 from trl_rrtf.problems.decontamination import Benchmarks, Match
 from trl_rrtf.problems.deduplication import NearDuplicates, statement
-from trl_rrtf.problems.loaders import check_problems, iterate_problems
+from trl_rrtf.problems.loaders import SkippedRows, check_problems, iterate_problems
 from trl_rrtf.rows.files import fingerprint
 from trl_rrtf.rows.records import Problem
 from trl_rrtf.rows.stage import RowStage
@@ -27,6 +27,7 @@ class FilterSummary(Summary):
 
     Attributes:
         problems: Problems that were looked at.
+        skipped: Reason -> rows that are no problems, and were passed over.
         kept: Problems that are in the output.
         dropped_by_rule: Rule -> problems that it dropped.
         dropped: For each dropped problem `problem_id`, `rule`, `other` (the problem that it repeats, or nothing) and
@@ -35,6 +36,7 @@ class FilterSummary(Summary):
     """
 
     problems: int
+    skipped: dict[str, int] = field(default_factory=dict)
     kept: int
     dropped_by_rule: dict[str, int]
     dropped: list[dict[str, str]] = field(repr=False)
@@ -44,6 +46,7 @@ class FilterSummary(Summary):
         """What to show: label -> value."""
         return {
             "problems": self.problems,
+            **{f"passed over: {reason}": count for reason, count in self.skipped.items()},
             "kept": self.kept,
             **{f"dropped: {rule}": count for rule, count in self.dropped_by_rule.items()},
             "output": self.output,
@@ -74,9 +77,16 @@ class _FilterStage(RowStage[FilterSummary]):
         super().__init__(arguments, config)
         self._arguments, self._config = arguments, config
         self._dropped: list[dict[str, str]] = []
+        self._skipped = SkippedRows()
 
     def check(self) -> int:
-        self._num_problems = check_problems(self._arguments.input, require_tests=False, allow_copies=True)
+        self._num_problems = check_problems(
+            self._arguments.input,
+            require_tests=False,
+            allow_copies=True,
+            skip_unusable=self._config.skip_unusable,
+            skipped=self._skipped,
+        )
         for benchmark in self._config.against:
             check_problems(benchmark)
         return self._num_problems
@@ -109,7 +119,7 @@ class _FilterStage(RowStage[FilterSummary]):
             self.progress.update()
 
     def _problems(self) -> Iterator[Problem]:
-        return iterate_problems(self._arguments.input, require_tests=False)
+        return iterate_problems(self._arguments.input, require_tests=False, skip_unusable=self._config.skip_unusable)
 
     def summary(self, rows_file: Path) -> FilterSummary:
         kept = self._num_problems - len(self._dropped)
@@ -119,6 +129,7 @@ class _FilterStage(RowStage[FilterSummary]):
             )
         return FilterSummary(
             problems=self._num_problems,
+            skipped=dict(self._skipped.reasons),
             kept=kept,
             dropped_by_rule=dict(Counter(entry["rule"] for entry in self._dropped)),
             dropped=self._dropped,

@@ -194,6 +194,45 @@ def is_messages(value: Any) -> bool:
     )
 
 
+def texts_of(message: Mapping[str, Any]) -> list[str]:
+    """What a message holds of text, whatever else is in it."""
+    content = message.get("content")
+    parts = [content] if isinstance(content, str) else content if isinstance(content, list | tuple) else []
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def message_text(message: Any, where: str, column: str) -> str:
+    """The text of a message: its content, or the text parts of its content joined.
+
+    Args:
+        message: `{"role": ..., "content": ...}`; the content is text, or a list of `{"type": "text", "text": ...}`. One that
+            only calls tools has no content.
+        where: The place of the row, for the error message.
+        column: The column, for the error message.
+
+    Raises:
+        RowError: It is no message, or a part of it is no text (an image, say).
+    """
+    if not isinstance(message, Mapping):
+        raise RowError(where, column, f"expected a message (role, content), got {shown(message)}")
+    content, column = message.get("content"), f"{column}.content"
+    if isinstance(content, str):
+        return content
+    if content is None and message.get("tool_calls"):
+        return ""
+    if not isinstance(content, list | tuple):
+        raise RowError(
+            where, column, f'expected text, or a list of parts {{"type": "text", "text": ...}}, got {shown(content)}'
+        )
+    for i, part in enumerate(content):
+        if not (isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise RowError(
+                where, f"{column}[{i}]", f'expected {{"type": "text", "text": ...}}, got {shown(part)}; only text is read'
+            )
+    return "".join(part["text"] for part in content)
+
+
 def prompt(row: Mapping[str, Any], where: str) -> str | Messages:
     """The prompt, text or messages, not empty."""
     value: str | Messages = required(row, "prompt", where)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar
 
@@ -40,18 +42,27 @@ class Row(Protocol):
 RowT = TypeVar("RowT", bound=Row)
 
 
-def iterate_rows(input: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+def iterate_rows(
+    input: str | os.PathLike[str], on_bad_line: Callable[[RowError], None] | None = None
+) -> Iterator[tuple[str, Any]]:
     """Yields `(where, row)` for each row of an input, in order, one at a time.
 
     Args:
         input: A `.jsonl` (or `.jsonl.gz`) file, a `.json` file (also an array, or CoderEval's), a `.parquet` file, a folder
-            written by `Dataset.save_to_disk`, or a Hub data set id with an optional split (`user/name:split`, by default
-            `train`).
+            written by `Dataset.save_to_disk`, a Hub data set id, or files of one. An id may have a split, and before it a
+            configuration: `user/name`, `user/name:split`, `user/name:configuration:split`; by default `train` of the data
+            set's own default. Files: `hf://datasets/user/name/FILE` (`user/name@revision` for a branch), where FILE may be a
+            pattern such as `ALL/train-*.parquet`.
+        on_bad_line: Gets the error of a line that is not JSON, and the line is passed over; by default the error is raised.
 
     Raises:
         LoadError: The input is not there, cannot be read, or is of another format than its name says.
         RowError: A line is not JSON, or not UTF-8.
     """
+    if str(input).startswith(_HUB_FILES):
+        for file in _downloaded(str(input)):
+            yield from iterate_rows(file, on_bad_line)
+        return
     path = Path(input)
     try:
         if path.is_dir():
@@ -64,9 +75,9 @@ def iterate_rows(input: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
                 "`Dataset.save_to_disk`, or a Hub data set id"
             )
         elif path.suffix == ".json":
-            yield from _json_document(path)
+            yield from _json_document(path, on_bad_line)
         elif path.exists() or path.suffix in JSON_LINES:
-            yield from _json_lines(path)
+            yield from _json_lines(path, on_bad_line)
         else:
             yield from _numbered(str(input), _load_from_hub(str(input)))
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -106,12 +117,12 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
         raise LoadError(f"`{path}`, row {index}: not a whole Parquet file ({reason}); copy or make it again") from error
 
 
-def _json_document(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_document(path: Path, on_bad_line: Callable[[RowError], None] | None) -> Iterator[tuple[str, Any]]:
     """Rows of one array, of CoderEval's `{"RECORDS": [...]}`, or of lines."""
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError):  # lines, or what the lines' errors will name
-        yield from _json_lines(path)
+        yield from _json_lines(path, on_bad_line)
         return
     rows = document.get("RECORDS", [document]) if isinstance(document, dict) else document
     if not isinstance(rows, list):
@@ -119,14 +130,22 @@ def _json_document(path: Path) -> Iterator[tuple[str, Any]]:
     yield from _numbered(str(path), rows)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_lines(path: Path, on_bad_line: Callable[[RowError], None] | None) -> Iterator[tuple[str, Any]]:
     number = 0
     with _opened(path) as file:
         try:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield where, decode_line(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where)
+                if not line.strip():
+                    continue
+                where = f"{path}, line {number}"
+                try:
+                    row = decode_line(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where)
+                except RowError as error:
+                    if on_bad_line is None:
+                        raise
+                    on_bad_line(error)
+                else:
+                    yield where, row
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise LoadError(
                 f"`{path}`, line {number + 1}: not a whole gzip file ({error}); copy it again, or rename it"
@@ -166,18 +185,82 @@ def _numbered(name: str, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         yield f"{name}, row {index}", row
 
 
-def _load_from_hub(input: str) -> Iterable[Any]:
+_HUB_ID = re.compile(r"(?P<name>[^:]+)(?::(?P<configuration>[^:\[]+))??(?::(?P<split>[^:\[]+(?:\[.*\])?))?")
+_SPELLINGS = "`user/name`, `user/name:split` or `user/name:configuration:split`"
+_CHOICE_ERRORS = ("Bad split", "BuilderConfig", "Config name is missing")
+"""How `datasets` begins what it says of a split or a configuration that the data set lacks."""
+
+
+def _load_from_hub(input: str) -> Iterator[Any]:
     import datasets
 
-    name, _, split = input.partition(":")
+    parts = _HUB_ID.fullmatch(input)
+    if parts is None:
+        raise LoadError(f"`{input}` is no file here, and no Hub data set is spelled so; expected {_SPELLINGS}")
+    name, configuration, split = parts.group("name", "configuration", "split")
     try:
-        rows: Iterable[Any] = datasets.load_dataset(name, split=split or "train", streaming=True)
+        rows = datasets.load_dataset(name, configuration, split=split or "train", streaming=True)
+        yield from rows
     except Exception as error:  # the Hub client raises many kinds; each means that the data set cannot be had
+        if "Dataset scripts are no longer supported" in str(error):
+            raise LoadError(_script_advice(input, name, datasets.__version__)) from error
+        if str(error).startswith(_CHOICE_ERRORS):
+            reason = " ".join(str(error).split())
+            raise LoadError(
+                f"`{input}`: the data set is there, but not so ({reason}); choose a split and a configuration that it has, as "
+                f"{_SPELLINGS}"
+            ) from error
         raise LoadError(
             f"`{input}` is no file here, and the Hub has no such data set or cannot be reached ({type(error).__name__}: "
             f"{error}); check the path, or the network and the data set id"
         ) from error
-    return rows
+
+
+_HUB_FILES = "hf://"
+_HUB_FILE = re.compile(r"hf://datasets/(?P<name>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)")
+_DATA_FILES = {
+    "codeparrot/apps": "train.jsonl",
+    "baai/taco": "ALL/train-*.parquet",
+    "livecodebench/code_generation_lite": "test*.jsonl",
+    "thudm/humaneval-x": "data/python/data/humaneval.jsonl",
+    "zai-org/humaneval-x": "data/python/data/humaneval.jsonl",
+}
+"""Where the data of known data sets with a loading script lies."""
+
+
+def _script_advice(input: str, name: str, version: str) -> str:
+    file = _DATA_FILES.get(name.lower())
+    example = f"`hf://datasets/{name}/{file}`" if file else f"`hf://datasets/{name}/FILE`"
+    return (
+        f"`{input}` is published with a loading script, and datasets {version} runs none; name its data files instead, as "
+        f"{example} (https://huggingface.co/datasets/{name}/tree/main lists them), or download one and give its path"
+    )
+
+
+def _downloaded(input: str) -> list[str]:
+    """The files of a Hub data set that are meant, in the Hub client's cache."""
+    import huggingface_hub
+
+    parts = _HUB_FILE.fullmatch(input)
+    if parts is None:
+        raise LoadError(
+            f"`{input}`: expected `hf://datasets/user/name/FILE`, such as `hf://datasets/codeparrot/apps/train.jsonl`"
+        )
+    name, revision, pattern = parts.group("name", "revision", "file")
+    try:
+        files, there = [pattern], list[str]()
+        if any(character in pattern for character in "*?["):
+            there = huggingface_hub.list_repo_files(name, repo_type="dataset", revision=revision)
+            files = sorted(file for file in there if fnmatch.fnmatchcase(file, pattern))
+        paths = [huggingface_hub.hf_hub_download(name, file, repo_type="dataset", revision=revision) for file in files]
+    except Exception as error:  # the Hub client raises many kinds; each means that the file cannot be had
+        raise LoadError(
+            f"`{input}`: the Hub has no such file or cannot be reached ({type(error).__name__}: {error}); check the "
+            f"network and the name (https://huggingface.co/datasets/{name}/tree/main lists the files)"
+        ) from error
+    if not paths:
+        raise LoadError(f"`{input}`: none of the {len(there)} files of the data set matches; there are {', '.join(there[:10])}")
+    return paths
 
 
 def read_rows(input: str | os.PathLike[str], row_type: type[RowT]) -> list[RowT]:

@@ -14,13 +14,16 @@ Every check raises [`RowError`][trl_rrtf.errors.RowError] with the place of the 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 from trl_rrtf.errors import RowError
+from trl_rrtf.python_source import parse_program
 from trl_rrtf.rows import checks
 from trl_rrtf.rows.checks import Messages as Messages
 
@@ -158,6 +161,43 @@ class Verdict:
         return {**dataclasses.asdict(self), "outcome": self.outcome.label}
 
 
+LEETCODE_IMPORTS = "from typing import *\nfrom collections import *"
+"""What every solution of a LeetCode problem may use without importing it."""
+
+
+def leetcode_setup(setup_code: str, prompt: str | Messages, entry_point: str | None, tests: list[UnitTest]) -> str:
+    """The setup code of a problem, with [`LEETCODE_IMPORTS`][trl_rrtf.rows.records.LEETCODE_IMPORTS] if it is LeetCode's style.
+
+    That it is where the prompt holds `class Solution`, or the entry point or a test is a method of `Solution`. Setup code that
+    imports from typing or collections itself stays as it is: whoever wrote it chose the names.
+
+    Args:
+        setup_code: As the row has it.
+        prompt: The statement.
+        entry_point: The function that the tests call, or None.
+        tests: The tests.
+    """
+    texts = [prompt] if isinstance(prompt, str) else [text for message in prompt for text in checks.texts_of(message)]
+    in_style = (
+        any(re.search(r"\bclass Solution\b", text) for text in texts)
+        or re.match(r"Solution\b", entry_point or "")
+        or any(re.search(r"\bSolution\(\)\.", test.code or "") for test in tests)
+    )
+    if not in_style or {"typing", "collections"} & _imported_modules(setup_code):
+        return setup_code
+    return f"{LEETCODE_IMPORTS}\n{setup_code}" if setup_code else LEETCODE_IMPORTS
+
+
+def _imported_modules(code: str) -> set[str]:
+    """The modules that code imports at its top; typing where it does not parse, so that it is left for the judge to tell."""
+    try:
+        statements = parse_program(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {"typing"}
+    modules = {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
+    return modules | {node.module or "" for node in statements if isinstance(node, ast.ImportFrom)}
+
+
 @dataclass(kw_only=True)
 class Problem:
     """A task with its tests.
@@ -167,7 +207,8 @@ class Problem:
         prompt: The statement, as text or as messages.
         tests: At least one test; a problem without tests cannot be judged.
         entry_point: Name of the function that the tests call, or None for a whole program.
-        setup_code: Code that runs before the candidate (imports, helpers).
+        setup_code: Code that runs before the candidate (imports, helpers). A row in LeetCode's style gets what LeetCode
+            imports, see [`leetcode_setup`][trl_rrtf.rows.records.leetcode_setup].
         reference_solution: A program that passes, or None.
         extra: Columns that the format does not know.
     """
@@ -205,7 +246,7 @@ class Problem:
         tests = checks.entries(row, "tests", where) if require_tests or row.get("tests") is not None else []
         if require_tests and not tests:
             raise RowError(where, "tests", "the list is empty; a problem needs at least one test to be judged")
-        return {
+        columns: dict[str, Any] = {
             "problem_id": checks.text(row, "problem_id", where),
             "prompt": checks.prompt(row, where),
             "tests": [UnitTest.from_row(test, where, f"tests[{i}]") for i, test in enumerate(tests)],
@@ -213,6 +254,8 @@ class Problem:
             "setup_code": checks.optional_text(row, "setup_code", where) or "",
             "reference_solution": checks.optional_text(row, "reference_solution", where),
         }
+        in_style = {name: columns[name] for name in ("setup_code", "prompt", "entry_point", "tests")}
+        return {**columns, "setup_code": leetcode_setup(**in_style)}
 
     def to_row(self) -> dict[str, Any]:
         """The object as a plain dictionary, unknown columns included."""
@@ -351,7 +394,9 @@ class RankedCandidate:
     @property
     def text(self) -> str:
         """The completion's text, of the last message where it is messages."""
-        return self.completion if isinstance(self.completion, str) else str(self.completion[-1]["content"])
+        if isinstance(self.completion, str):
+            return self.completion
+        return checks.message_text(self.completion[-1], "a ranked group", "completions")
 
 
 @dataclass(kw_only=True)
