@@ -177,12 +177,12 @@ class Problem:
             if found is not None:
                 names[name] = found
             elif name in loaded.classes:
-                names[name] = session.named_class(loaded.classes[name])
+                names[name] = session.named_class(name, loaded.classes[name])
             elif name in loaded.functions:
                 names[name] = session.function(name)
         entry_point = self._tests.entry_point
         if entry_point in loaded.classes:
-            names[entry_point] = session.named_class(loaded.classes[entry_point])
+            names[entry_point] = session.named_class(entry_point, loaded.classes[entry_point])
         elif entry_point:
             names[entry_point] = session.function(entry_point)
         variables = {name for name in wanted.intersection(loaded.variables) if name not in names}

@@ -90,10 +90,14 @@ class Session(Codec):
             self._stand_ins[name] = stand_ins.connect(object.__new__(_Function), self, name)
         return self._stand_ins[name]
 
-    def named_class(self, number: int) -> type:
-        """A stand-in for a class that the tests name, so that they know its operators."""
+    def named_class(self, name: str, number: int) -> type:
+        """A stand-in for a class that the tests name, so that they know its operators.
+
+        A name that is a function's by all custom is none of those: a program could make a class of the function under test.
+        """
         found = self._class(number)
-        self._named.add(found)
+        if name.lstrip("_")[:1].isupper():
+            self._named.add(found)
         return found
 
     def is_named(self, kind: type) -> bool:
