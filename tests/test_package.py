@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import sys
 import typing
 from pathlib import Path
 
@@ -21,7 +22,7 @@ FOUNDATION = {
     "python_source": set(),
     "options": {"errors"},
     "cluster": {"errors"},
-    "rows": {"errors", "options"},
+    "rows": {"errors", "options", "python_source"},
     "models": {"errors", "options", "rows"},
 }
 BASE = set(FOUNDATION)
@@ -64,6 +65,26 @@ def test_imports_go_one_way():
             parts = module.split(".")
             if parts[0] == "trl_rrtf" and len(parts) > 1:
                 assert parts[1] == own or parts[1] in ALLOWED[own], f"{path} imports {module}"
+
+
+# Who may import whom inside the judge, by process: the folder's own files run in the user's.
+JUDGE_WALLS = {
+    "wire": (("trl_rrtf.judging.wire",), {"msgpack", "numpy"}),
+    "candidate": (("trl_rrtf.judging.wire", "trl_rrtf.judging.candidate"), {"msgpack"}),
+    "checker": (("trl_rrtf.judging.wire", "trl_rrtf.judging.checker"), {"msgpack", "numpy"}),
+}
+
+
+@pytest.mark.parametrize("room", JUDGE_WALLS)
+def test_a_candidates_process_never_imports_what_holds_a_test(room):
+    own, packages = JUDGE_WALLS[room]
+    files = list((PACKAGE / "judging" / room).rglob("*.py"))
+    assert len(files) > 3
+    for path in files:
+        for module, _ in imports(path):
+            first = module.split(".")[0]
+            allowed = module.startswith(own) if first == "trl_rrtf" else first in sys.stdlib_module_names | packages
+            assert allowed, f"{path} imports {module}"
 
 
 @pytest.mark.parametrize("stage", ["judging", "ranking"])

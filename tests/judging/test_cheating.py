@@ -26,7 +26,11 @@ NEAR = (
 CASES = {
     "arguments emptied before they are compared": (
         "def f(xs):\n    xs.clear()\n    return []\n",
-        ["xs = [3, 1]\nassert f(xs) == sorted(xs)", "xs = [3, 1]\nassert sorted(f(xs)) == sorted(xs)", "xs = [2]\nassert f(xs=xs) == xs * 2"],
+        [
+            "xs = [3, 1]\nassert f(xs) == sorted(xs)",
+            "xs = [3, 1]\nassert sorted(f(xs)) == sorted(xs)",
+            "xs = [2]\nassert f(xs=xs) == xs * 2",
+        ],
     ),
     "arguments emptied in a loop": (
         "def f(xs):\n    xs.clear()\n    return []\n",
@@ -92,7 +96,13 @@ CASES = {
     "hash and order": (
         "class X:\n    def __hash__(self): return hash(10)\n    def __eq__(self, o): return True\n    def __lt__(self, o): return True\n"
         "    __le__ = __gt__ = __ge__ = __lt__\ndef f(x): return X()\n",
-        ["assert f(1) in {10}", "assert {10: True}[f(1)]", "assert f(1) < 10", "assert 5 <= f(1)", "assert len({f(1), f(2), 10}) == 1"],
+        [
+            "assert f(1) in {10}",
+            "assert {10: True}[f(1)]",
+            "assert f(1) < 10",
+            "assert 5 <= f(1)",
+            "assert len({f(1), f(2), 10}) == 1",
+        ],
     ),
     "an exception whose text raises": (
         "class Bad:\n    def __repr__(self): raise ValueError([Bad()])\ndef f(x): raise ValueError([Bad()])\n",
@@ -109,7 +119,10 @@ CASES = {
     ),
 }
 CASES |= {
-    f"a truth in turns of {period}": (CASES["a truth in turns"][0].replace("{period}", str(period)).replace("{half}", str(period // 2)), CASES["a truth in turns"][1])
+    f"a truth in turns of {period}": (
+        CASES["a truth in turns"][0].replace("{period}", str(period)).replace("{half}", str(period // 2)),
+        CASES["a truth in turns"][1],
+    )
     for period in (2, 4, 6)
 }
 del CASES["a truth in turns"]
@@ -137,12 +150,18 @@ def test_an_attribute_does_not_take_the_place_of_a_method(judge):
     box = "class Box:\n    def __init__(self, items): self.items = items\n    def in_order(self): return self.items == sorted(self.items)\n"
     hiding = "def f(x):\n    b = Box([9, 1])\n    b.in_order = lambda: True\n    return b\n"
     assert judge.judge(problem("assert f(1).in_order()", setup_code=box), hiding).outcome is Outcome.RUNTIME_ERROR
-    assert judge.judge(problem("assert f(1).in_order()", setup_code=box), "def f(x): return Box([1])\n").outcome is Outcome.PASSED
+    assert (
+        judge.judge(problem("assert f(1).in_order()", setup_code=box), "def f(x): return Box([1])\n").outcome is Outcome.PASSED
+    )
 
 
-@pytest.mark.parametrize("frame", [["raised"], ["ProgramRan"], ["ProgramRaised"], ["Returned", b"p\n", None, b"", b"", b""], [], "x", 5])
+@pytest.mark.parametrize(
+    "frame", [["raised"], ["ProgramRan"], ["ProgramRaised"], ["Returned", b"p\n", None, b"", b"", b""], [], "x", 5]
+)
 def test_a_program_that_writes_a_message_of_the_protocol_gets_a_verdict(judge, frame):
-    program = f"import os, msgpack, time\nd = msgpack.packb({frame!r})\nos.write(3, len(d).to_bytes(4, 'big') + d)\ntime.sleep(0.1)\n"
+    program = (
+        f"import os, msgpack, time\nd = msgpack.packb({frame!r})\nos.write(3, len(d).to_bytes(4, 'big') + d)\ntime.sleep(0.1)\n"
+    )
     stdio = Problem(problem_id="p", prompt="-", tests=[UnitTest(kind="stdio", stdin="1\n", stdout="10\n")])
     for one in (stdio, problem("assert f(1) == 10")):
         verdict = judge.judge(one, program + "def f(x): return 0\n")

@@ -13,8 +13,8 @@ import pytest
 
 import trl_rrtf.judging.judge as judge_module
 from trl_rrtf import Judge, JudgeConfig, JudgeError, Outcome, Problem, UnitTest
-from trl_rrtf.judging.config import ISOLATION_PROPERTIES
 from trl_rrtf.judging.candidate.containment import LAYERS
+from trl_rrtf.judging.config import ISOLATION_PROPERTIES
 from trl_rrtf.judging.isolation import probe_isolation
 
 RIGHT = "def f(x):\n    return x + 1\n"

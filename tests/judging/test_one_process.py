@@ -251,35 +251,49 @@ CASES = {
     ),
     "generators": (
         "def f():\n    got = yield 1\n    try:\n        yield got\n    except ValueError:\n        yield 'caught'\n    return 5\n",
-        ["g = f()\nassert next(g) == 1\nassert g.send('x') == 'x'\nassert g.throw(ValueError()) == 'caught'\nassert list(g) == []"],
+        [
+            "g = f()\nassert next(g) == 1\nassert g.send('x') == 'x'\nassert g.throw(ValueError()) == 'caught'\nassert list(g) == []"
+        ],
     ),
     "context managers": (
         "class C:\n    def __init__(self): self.log = []\n    def __enter__(self): self.log.append('in'); return self\n"
         "    def __exit__(self, kind, error, trace): self.log.append(kind.__name__ if kind else 'out'); return kind is ValueError\n",
-        ["c = C()\nwith c as d:\n    assert d is c\nassert c.log == ['in', 'out']", "c = C()\nwith c:\n    raise ValueError('x')\nassert c.log == ['in', 'ValueError']"],
+        [
+            "c = C()\nwith c as d:\n    assert d is c\nassert c.log == ['in', 'out']",
+            "c = C()\nwith c:\n    raise ValueError('x')\nassert c.log == ['in', 'ValueError']",
+        ],
     ),
     "callable, iterable and lengths": (
         "class B:\n    def __init__(self, xs): self.xs = xs\n    def __iter__(self): return iter(self.xs)\n    def __len__(self): return len(self.xs)\n"
         "    def __bool__(self): return True\nclass Empty: pass\ndef f(): return B([1, 2])\n",
-        ["assert list(f()) == [1, 2]\nassert len(f()) == 2\nassert not callable(f())\nassert callable(B)\nassert bool(B([]))\nassert bool(Empty())",
-         "b = f()\nassert len(b) == 2\nassert sum(b) == 3\nassert 2 in b\nassert [x for x in b] == [1, 2]\nassert sorted(b, reverse=True) == [2, 1]",
-         "try:\n    len(Empty())\n    ok = False\nexcept TypeError:\n    ok = True\nassert ok"],
+        [
+            "assert list(f()) == [1, 2]\nassert len(f()) == 2\nassert not callable(f())\nassert callable(B)\nassert bool(B([]))\nassert bool(Empty())",
+            "b = f()\nassert len(b) == 2\nassert sum(b) == 3\nassert 2 in b\nassert [x for x in b] == [1, 2]\nassert sorted(b, reverse=True) == [2, 1]",
+            "try:\n    len(Empty())\n    ok = False\nexcept TypeError:\n    ok = True\nassert ok",
+        ],
     ),
     "linked nodes of the program": (
         "class Node:\n    def __init__(self, v, next=None): self.v, self.next = v, next\ndef build(xs):\n    head = None\n"
         "    for x in reversed(xs): head = Node(x, head)\n    return head\n",
-        ["n = build([1, 2])\nassert n.v == 1\nassert n.next.v == 2\nassert n.next.next is None", "n = Node(1)\nn.next = Node(2)\nm = n.next\nassert n.next is m\nn.next.v = 9\nassert m.v == 9"],
+        [
+            "n = build([1, 2])\nassert n.v == 1\nassert n.next.v == 2\nassert n.next.next is None",
+            "n = Node(1)\nn.next = Node(2)\nm = n.next\nassert n.next is m\nn.next.v = 9\nassert m.v == 9",
+        ],
     ),
     "dataclasses and named tuples": (
         "from dataclasses import dataclass, field\nfrom collections import namedtuple\n@dataclass(order=True)\nclass P:\n    x: int\n    tags: list = field(default_factory=list)\n"
         "Q = namedtuple('Q', 'a b')\ndef f(x): return P(x)\ndef q(): return Q(1, 2)\n",
-        ["assert f(1) == P(1)\nassert f(1) < P(2)\nassert repr(f(1)) == 'P(x=1, tags=[])'\np = f(1)\np.tags.append('t')\nassert p == P(1, ['t'])",
-         "assert q() == (1, 2)\nassert q().b == 2\na, b = q()\nassert a + b == 3\nassert q()._replace(a=5).a == 5\nassert isinstance(q(), tuple)"],
+        [
+            "assert f(1) == P(1)\nassert f(1) < P(2)\nassert repr(f(1)) == 'P(x=1, tags=[])'\np = f(1)\np.tags.append('t')\nassert p == P(1, ['t'])",
+            "assert q() == (1, 2)\nassert q().b == 2\na, b = q()\nassert a + b == 3\nassert q()._replace(a=5).a == 5\nassert isinstance(q(), tuple)",
+        ],
     ),
     "class attributes, properties and static methods": (
         "class A:\n    count = 0\n    def __init__(self): A.count += 1\n    @property\n    def double(self): return 2 * self._x\n    @double.setter\n    def double(self, v): self._x = v / 2\n"
         "    @staticmethod\n    def s(x): return x + 1\n    @classmethod\n    def c(cls): return cls()\n",
-        ["a = A()\nassert A.count == 1\nb = A.c()\nassert A.count == 2\nassert A.s(1) == 2\na.double = 4\nassert a.double == 4\nA.count = 10\nassert a.count == 10"],
+        [
+            "a = A()\nassert A.count == 1\nb = A.c()\nassert A.count == 2\nassert A.s(1) == 2\na.double = 4\nassert a.double == 4\nA.count = 10\nassert a.count == 10"
+        ],
     ),
     "cached functions": (
         "from functools import lru_cache\n@lru_cache(None)\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)\n",
@@ -287,11 +301,17 @@ CASES = {
     ),
     "imports as the program has them": (
         "from datetime import datetime\nimport datetime as dt\nfrom collections import Counter\nimport math\ndef f(): return datetime(2020, 1, 1)\ndef c(): return Counter('aab')\n",
-        ["assert f() == datetime(2020, 1, 1)\nassert datetime.strptime('2020', '%Y') == f()", "assert dt.date(2020, 1, 1).year == 2020", "assert c() == Counter({'a': 2, 'b': 1})\nassert math.isclose(1, 1)"],
+        [
+            "assert f() == datetime(2020, 1, 1)\nassert datetime.strptime('2020', '%Y') == f()",
+            "assert dt.date(2020, 1, 1).year == 2020",
+            "assert c() == Counter({'a': 2, 'b': 1})\nassert math.isclose(1, 1)",
+        ],
     ),
     "asynchronous functions": (
         "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return x + 1\n",
-        ["import asyncio\nassert asyncio.run(f(1)) == 2\nasync def both(): return await asyncio.gather(f(1), f(2))\nassert asyncio.run(both()) == [2, 3]"],
+        [
+            "import asyncio\nassert asyncio.run(f(1)) == 2\nasync def both(): return await asyncio.gather(f(1), f(2))\nassert asyncio.run(both()) == [2, 3]"
+        ],
     ),
 }
 

@@ -22,7 +22,7 @@ from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.models.paths import model_fingerprint
 from trl_rrtf.options import check_paths, settings_of
-from trl_rrtf.problems import check_problems, iterate_problems
+from trl_rrtf.problems import check_problems, placed_problems
 from trl_rrtf.rows.files import fingerprint, stream_rows, write_json
 from trl_rrtf.rows.records import JudgedGroup, Outcome, Problem
 from trl_rrtf.rows.resumable import output_lock, require_same_settings
@@ -132,16 +132,17 @@ def check_problems_to_evaluate(input: str, where: str | None, limit: int | None)
         ConfigError: Their tests cannot be run, or they have candidates already.
     """
     check_problems(input, where, limit)
-    check_tests(map(_without_candidates, iterate_problems(input, where, limit)))
+    check_tests(map(_without_candidates, placed_problems(input, where, limit)))
 
 
-def _without_candidates(problem: Problem) -> Problem:
+def _without_candidates(placed: tuple[str, Problem]) -> tuple[str, Problem]:
+    _, problem = placed
     if "completions" in problem.extra:
         raise ConfigError(
             f"`input`: problem {problem.problem_id} has candidates of an earlier run, which would count in pass@k; give the "
             "problems alone"
         )
-    return problem
+    return placed
 
 
 def _settings(arguments: EvaluateArguments, sampling: SamplingConfig) -> dict[str, Any]:

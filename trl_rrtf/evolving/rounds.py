@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Self
 
+from trl_rrtf.errors import ConfigError
 from trl_rrtf.evolving.config import EvolveConfig, TeacherConfig
 from trl_rrtf.evolving.rewriting import EliminationLimits, choose_method, evolving_prompt, reason_to_eliminate
 from trl_rrtf.evolving.synthesis import called_function, find_assertions, kept_tests, mutants, synthesis_prompt
 from trl_rrtf.judging.judge import Judge
+from trl_rrtf.judging.preparation import prepare
 from trl_rrtf.rows.records import Outcome, Problem, UnitTest
 from trl_rrtf.sampling.draws import Sampler
 from trl_rrtf.sampling.extraction import extract_program
@@ -184,6 +186,10 @@ def _take_tests(evolution: Evolution, answer: str) -> None:
     # Once more: now that the function's name is known, the block that defines it is found.
     problem.reference_solution = extract_program(answer, problem)
     problem.tests = [UnitTest(kind="assert", code=line) for line in assertions]
+    try:
+        prepare(problem)
+    except ConfigError:  # such as an import of a package that is not here
+        evolution.eliminated = "no_solution_with_tests"
 
 
 def _text(problem: Problem) -> str:

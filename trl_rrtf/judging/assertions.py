@@ -168,7 +168,7 @@ def _catches_assertions(handler: ast.ExceptHandler) -> bool:
     return any(kind is None or (isinstance(kind, ast.Name) and kind.id in _CATCHERS) for kind in kinds)
 
 
-# --- Test code in the styles of pytest and unittest ----------------------------------------------------------------------------
+# --- Test code in the styles of pytest and unittest -----------------------------------------------------------------------
 
 
 def run_test_functions(recorded: ast.Module) -> None:
@@ -259,7 +259,7 @@ def prompt_helpers(problem: Problem) -> ast.Module | None:
         if problem.entry_point not in names:
             return None
         kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-        body = [
+        body: list[ast.stmt] = [
             statement
             for statement, name in zip(statements, names, strict=True)
             if isinstance(statement, kept) and name != problem.entry_point

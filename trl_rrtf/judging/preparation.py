@@ -26,7 +26,6 @@ from trl_rrtf.judging.wire.protocol import FunctionTest, ProblemTests, ProgramTe
 from trl_rrtf.python_source import compile_tree, parse_program
 from trl_rrtf.rows.records import Problem, UnitTest
 
-
 _EXTRAS = {"sortedcontainers": "leetcode"}
 """Packages that an extra of this one brings."""
 
@@ -46,14 +45,20 @@ class PreparedProblem:
     runs: int
 
 
-def check_tests(problems: Iterable[Problem]) -> None:
+def check_tests(problems: Iterable[tuple[str, Problem]]) -> None:
     """Reads the tests of all problems, to find those that cannot be run before any expensive work.
 
+    Args:
+        problems: Each with its place (file and line), for messages.
+
     Raises:
-        ConfigError: As in `prepare`.
+        ConfigError: As in `prepare`; the place is named.
     """
-    for problem in problems:
-        prepare(problem)
+    for place, problem in problems:
+        try:
+            prepare(problem)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from error
 
 
 def prepare(problem: Problem) -> PreparedProblem:

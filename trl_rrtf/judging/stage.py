@@ -18,7 +18,7 @@ from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.options import settings_of
-from trl_rrtf.rows.files import check_rows, fingerprint, stream_rows
+from trl_rrtf.rows.files import check_rows, fingerprint, iterate_rows, stream_rows
 from trl_rrtf.rows.records import CandidateGroup, JudgedGroup, Outcome, Verdict
 from trl_rrtf.rows.stage import RowStage
 from trl_rrtf.rows.summary import Summary, of_this_run
@@ -90,7 +90,7 @@ class _JudgeStage(RowStage[JudgeSummary]):
 
     def check(self) -> int:
         self._num_groups = check_rows(self._arguments.input, CandidateGroup)
-        check_tests(stream_rows(self._arguments.input, CandidateGroup))
+        check_tests((where, CandidateGroup.from_row(row, where)) for where, row in iterate_rows(self._arguments.input))
         return self._num_groups
 
     def settings(self) -> dict[str, Any]:
@@ -215,6 +215,6 @@ class _Failures:
             listed = "; ".join(self._found[-_MOST_NAMED:])
             raise JudgeError(
                 f"{len(self._found)} of {self._candidates} candidates could not be judged, more than "
-                f"`max_infrastructure_fraction={self._most}`; the last ones: {listed}. What is judged is kept; the same command "
-                "goes on behind it"
+                f"`max_infrastructure_fraction={self._most}`; the last ones: {listed}. What is judged is kept; "
+                "the same command goes on behind it"
             )

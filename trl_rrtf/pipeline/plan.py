@@ -16,7 +16,7 @@ from trl_rrtf.judging.preparation import check_tests
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.options import build, check_options, check_paths, in_section
 from trl_rrtf.pipeline.config import Benchmark, PipelineConfig
-from trl_rrtf.problems import check_problems, iterate_problems
+from trl_rrtf.problems import check_problems, placed_problems
 from trl_rrtf.ranking import RankConfig
 from trl_rrtf.sampling import SampleArguments, SamplingConfig, make_sampler
 from trl_rrtf.sampling.engines import ENGINES
@@ -214,7 +214,7 @@ class Plan:
         for benchmark in plan.benchmarks:
             check_problems_to_evaluate(benchmark.problems, benchmark.where, benchmark.limit)
         check_problems(config.problems, config.train_where, config.train_limit)
-        check_tests(iterate_problems(config.problems, config.train_where, config.train_limit))
+        check_tests(placed_problems(config.problems, config.train_where, config.train_limit))
         return plan
 
     def _check_sections_together(self) -> None:

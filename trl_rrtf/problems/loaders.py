@@ -64,7 +64,7 @@ def load_problems(input: str, *, skip_unusable: bool | None = None) -> list[Prob
         RowError: A row breaks its format, has no test, or has the problem id of an earlier one.
     """
     skipped = SkippedRows()
-    problems = list(with_unique_ids(_placed_problems(input, skip_unusable=skip_unusable, skipped=skipped)))
+    problems = list(with_unique_ids(placed_problems(input, skip_unusable=skip_unusable, skipped=skipped)))
     _require_some(input, len(problems), skipped)
     return problems
 
@@ -103,7 +103,7 @@ def check_problems(
 
     def to_check() -> Iterator[tuple[str, Problem]]:
         nonlocal count
-        for place, problem in _placed_problems(
+        for place, problem in placed_problems(
             input, where, limit, require_tests=require_tests, skip_unusable=skip_unusable, skipped=skipped
         ):
             count += 1
@@ -140,11 +140,11 @@ def iterate_problems(
         RowError: A row breaks its format, or has no test.
         ConfigError: `where` is no such text, or nothing matches it (the values that exist are named), or `limit` is below 1.
     """
-    for _, problem in _placed_problems(input, where, limit, require_tests=require_tests, skip_unusable=skip_unusable):
+    for _, problem in placed_problems(input, where, limit, require_tests=require_tests, skip_unusable=skip_unusable):
         yield problem
 
 
-def _placed_problems(
+def placed_problems(
     input: str,
     where: str | None = None,
     limit: int | None = None,
@@ -153,6 +153,7 @@ def _placed_problems(
     skip_unusable: bool | None = None,
     skipped: SkippedRows | None = None,
 ) -> Iterator[tuple[str, Problem]]:
+    """The same, each with its place (file and line); `skipped` gets what is passed over."""
     if limit is not None and limit < 1:
         raise ConfigError(f"`limit`: expected at least 1, or nothing for all, got {limit}")
     skipped = SkippedRows() if skipped is None else skipped

@@ -253,8 +253,8 @@ def _leave_process_group() -> None:
     state = PartialState()
     if state.num_processes > 1:
         state.wait_for_everyone()
-        # A thread of gloo gives back the barrier's tensor, for which it needs the interpreter's lock; if it still waits for that
-        # when the interpreter ends, the process aborts (torch 2.13). Sleeping lets it have the lock.
+        # A thread of gloo gives back the barrier's tensor, for which it needs the interpreter's lock; if it still waits for
+        # that when the interpreter ends, the process aborts (torch 2.13). Sleeping lets it have the lock.
         time.sleep(0.2)
         state.destroy_process_group()
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from trl_rrtf.judging.wire.channel import MAX_FRAME_BYTES, Channel, ChannelClosedError
+from trl_rrtf.judging.wire.containers import CONTAINERS, LARGEST_CONNECTED, MOST_CONNECTED, content_of, copy_into
 from trl_rrtf.judging.wire.process import fix_seeds
 from trl_rrtf.judging.wire.protocol import (
     Callback,
@@ -35,14 +36,10 @@ from trl_rrtf.judging.wire.protocol import (
     RunProgram,
 )
 from trl_rrtf.judging.wire.values import (
-    LARGEST_CONNECTED,
-    MOST_CONNECTED,
     OWN,
     YOURS,
     CannotCrossError,
     Codec,
-    content_of,
-    copy_into,
     make_exception,
     nearest_builtin,
 )
@@ -50,7 +47,6 @@ from trl_rrtf.judging.wire.values import (
 _MODULE_NAME = "candidate"
 _FILE_NAME = "<candidate>"
 _COMPILE_ERRORS = (SyntaxError, ValueError, UnicodeEncodeError, OverflowError, RecursionError, MemoryError)
-_CONTAINERS = (list, dict, set, bytearray)
 _NEVER_CHANGE = (type(None), bool, int, float, complex, str, bytes, range)
 _MOST_NAMES = 2000
 
@@ -214,7 +210,7 @@ class _Candidate(Codec):
 
     def _connect(self, result: Any) -> int | None:
         """Remembers a container whose copy the checker gets, so that what either side changes in it reaches the other."""
-        if not issubclass(type(result), _CONTAINERS):
+        if not issubclass(type(result), CONTAINERS):
             return None
         packed = self.pack(content_of(result))
         if len(packed) > LARGEST_CONNECTED:
@@ -243,8 +239,12 @@ class _Candidate(Codec):
         raise NameError(f"name {name!r} is not defined")
 
     def _describe(self, kind: type) -> list[Any]:
-        """Name, module, bases (names of builtin classes, numbers of others), special methods of its own, methods of a builtin
-        class that it or an ancestor overrides."""
+        """What a stand-in for a class is made of.
+
+        Returns:
+            Name, module, bases (names of builtin classes, numbers of others), names of the special methods of its own, names of
+            the methods of a builtin ancestor that it or another ancestor overrides.
+        """
         bases = [base.__name__ if _is_builtin(base) else self._number(base) for base in kind.__bases__]
         own = [name for name in kind.__dict__ if type(name) is str and name.startswith("__")]
         if kind.__dict__.get("__hash__", ...) is None:
@@ -315,7 +315,7 @@ class _Candidate(Codec):
         return None if _is_builtin(type(error)) else [self._number(error), self._number(type(error))]
 
     def received_exception(self, names: list[str], reference: Any, arguments: list[Any], text: str) -> BaseException:
-        """An exception of the test, of the program's own class where it knows one of that name, or an own one on its way back."""
+        """An own exception on its way back, or one of the test, of the program's class of that name if it has one."""
         if reference is not None:
             found = self._lent[reference]
             return found if isinstance(found, BaseException) else Exception(text)
@@ -423,8 +423,8 @@ def _run_as_main(channel: Channel, message: RunProgram) -> int:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     as_text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), **as_text)
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), **as_text)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), **as_text)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), **as_text)  # type: ignore[misc]
     atexit._clear()
     raised = ""
     try:

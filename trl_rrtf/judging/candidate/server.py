@@ -46,6 +46,8 @@ _LOOK_SECONDS = 0.01
 """How often a candidate's memory is looked at. Most programs end before the first time."""
 
 _LOOK_AT_THREADS_SECONDS = 0.05
+_LAST_LOOK_SECONDS = 0.02
+"""How long a candidate whose time is over must not have been waiting for a processor: a wait that lasts is hard to see."""
 
 
 def main() -> None:
@@ -182,22 +184,26 @@ class _Server:
         """
         now = time.monotonic()
         deadline, last = now + self._settings["timeout"], now + self._settings["longest_seconds"]
-        look_at_threads = now + _LOOK_AT_THREADS_SECONDS
+        next_look, over = now + _LOOK_AT_THREADS_SECONDS, False
         while True:
-            end = min(deadline + watch.waited, last)
-            readable, _, _ = select.select([self._control], [], [], max(0.0, min(_LOOK_SECONDS, end - now)))
+            wake = min(now + _LOOK_SECONDS, next_look if over else deadline + watch.waited, last)
+            readable, _, _ = select.select([self._control], [], [], max(0.0, wake - now))
             if readable:
                 return self._control.recv(1), "", False
             now = time.monotonic()
             if watch.uses_more_than(self._settings["memory_bytes"]):
                 return None, "memory", False
-            if now >= min(look_at_threads, end):
-                look_at_threads = now + _LOOK_AT_THREADS_SECONDS
-                watch.look()
-            if now >= deadline + watch.waited:
-                return None, "time", False
             if now >= last:
                 return None, "time", True
+            if now >= next_look or (now >= deadline + watch.waited and not over):
+                watch.look()
+                next_look = now + _LOOK_AT_THREADS_SECONDS
+                late = now >= deadline + watch.waited
+                if late and over:
+                    return None, "time", False
+                over = late
+                if over:
+                    next_look = now + _LAST_LOOK_SECONDS
 
     def _ended_by_itself(self, process: int, watch: Watch) -> bool:
         """Whether the process ends without being killed; one that closed its socket gets a moment for it."""

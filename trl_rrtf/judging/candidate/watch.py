@@ -5,9 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from typing import NamedTuple
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST_THREADS = 64
+
+
+class _Thread(NamedTuple):
+    """What is known of a thread: seconds for which it ran and waited for a processor, how often it slept, whether it is ready."""
+
+    ran: float
+    waited: float
+    sleeps: str
+    ready: bool
 
 
 class Watch:
@@ -19,8 +29,8 @@ class Watch:
 
     def __init__(self, process: int) -> None:
         self._folder = f"/proc/{process}"
-        self._delays: dict[str, int] = {}
-        self._looked = time.monotonic()
+        self._threads: dict[str, _Thread] = {}
+        self._started = self._looked = time.monotonic()
         self.waited = 0.0
 
     def sees(self) -> bool:
@@ -32,36 +42,49 @@ class Watch:
         pages = self._read("statm").split()
         if len(pages) < 2 or int(pages[1]) * _PAGE <= memory_bytes:
             return False
-        used = 0
-        for line in self._read("status").splitlines():
-            name, _, value = line.partition(":")
-            if name in ("RssAnon", "RssShmem", "VmSwap"):
-                used += int(value.split()[0]) * 1024
-        return used > memory_bytes
+        status = self._fields("status")
+        used = sum(int(status.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap"))
+        return used * 1024 > memory_bytes
 
     def look(self) -> None:
-        """Adds to `waited` the seconds since the last look for which a thread was ready to run and others had the processor.
+        """Brings `waited` up to date: seconds for which a thread was ready to run and others had the processor.
 
-        The longest wait of one thread counts, not the sum: threads that wait for each other make no time.
+        Between two looks the longest wait of one thread counts, not the sum: threads that wait for each other make no time.
         """
         now = time.monotonic()
-        longest = 0
+        passed, self._looked = now - self._looked, now
         try:
             threads = list(itertools.islice(os.listdir(f"{self._folder}/task"), _MOST_THREADS))
         except OSError:
             return
-        for thread in threads:
-            fields = self._read(f"task/{thread}/schedstat").split()
-            if len(fields) > 1:
-                delay = int(fields[1])
-                longest = max(longest, delay - self._delays.get(thread, 0))
-                self._delays[thread] = delay
-        self.waited += min(longest / 1e9, now - self._looked)
-        self._looked = now
+        longest = max((self._waited_by(thread, passed) for thread in threads), default=0.0)
+        self.waited = min(self.waited + longest, now - self._started)
+
+    def _waited_by(self, number: str, passed: float) -> float:
+        """How long a thread has waited since the last look.
+
+        The kernel counts a wait when it is over, which can be late: a thread that was ready all the time has waited while it
+        did not run.
+        """
+        times, status = self._read(f"task/{number}/schedstat").split(), self._fields(f"task/{number}/status")
+        if len(times) < 2 or not status:
+            return 0.0
+        ran, waited = int(times[0]) / 1e9, int(times[1]) / 1e9
+        sleeps, ready = status.get("voluntary_ctxt_switches", ""), status.get("State", "").startswith("R")
+        before = self._threads.get(number)
+        if before is not None:
+            always_ready = ready and before.ready and sleeps == before.sleeps
+            waited = max(waited, before.waited + (passed - (ran - before.ran) if always_ready else 0.0))
+        self._threads[number] = _Thread(ran, waited, sleeps, ready)
+        return waited - (before.waited if before is not None else 0.0)
+
+    def _fields(self, name: str) -> dict[str, str]:
+        pairs = (line.partition(":") for line in self._read(name).splitlines())
+        return {key: value.strip() for key, _, value in pairs}
 
     def _read(self, name: str) -> str:
         try:
-            with open(f"{self._folder}/{name}") as file:
+            with open(f"{self._folder}/{name}", encoding="latin-1") as file:  # a program chooses its name, of any bytes
                 return file.read()
         except OSError:
             return ""

@@ -84,7 +84,7 @@ def _json_key(key: Any) -> Any:
 
 
 def let_nothing_be_close_to_an_empty_array() -> None:
-    """numpy takes an empty array for close to every number: there is nothing in it that is not."""
+    """Numpy takes an empty array for close to every number: there is nothing in it that is not."""
     import numpy
     import numpy.testing
 

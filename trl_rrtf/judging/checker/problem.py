@@ -65,7 +65,7 @@ class Problem:
         self._settings = settings
         self._functions = [FunctionTest(*fields) for fields in tests.functions]
         self._programs = [ProgramTest(*fields) for fields in tests.programs]
-        self._codes = [marshal.loads(test.code) if test.code else None for test in self._functions]
+        self._codes: list[Any] = [marshal.loads(test.code) if test.code else None for test in self._functions]
         self._trusted = [marshal.loads(code) for code in tests.trusted]
         self._expected = set(tests.expected)
         self._under_test: Any = None
@@ -155,7 +155,7 @@ class Problem:
         try:
             names[RECORDER] = recorder
             names = self._with_names_of_candidate(names, session, loaded)
-            self._under_test = names.get(self._tests.entry_point)
+            self._under_test = names.get(self._tests.entry_point or "")
             for index, test in enumerate(self._functions):
                 try:
                     self._run_test(index, test, names, session, recorder)

@@ -164,13 +164,13 @@ class Recorder:
         recorder = self
 
         class Result(unittest.TestResult):
-            def addError(self, test: Any, err: Any) -> None:
+            def addError(self, test: Any, err: Any) -> None:  # noqa: N802 - unittest's name
                 recorder.fails_between_assertions(err[1])
 
-            def addFailure(self, test: Any, err: Any) -> None:
+            def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
                 recorder.fails_between_assertions(err[1])
 
-            def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+            def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
                 if err is not None:
                     recorder.fails_between_assertions(err[1])
 

@@ -1,7 +1,7 @@
 """The checker's side of the conversation with a candidate.
 
-Results come back as plain values (see `wire/values.py`) and are compared here, by builtin types that the candidate cannot touch.
-What has no copy comes back as a stand-in (see `stand_ins.py`).
+Results come back as plain values (see `wire/values.py`) and are compared here, by builtin types that the candidate cannot
+touch. What has no copy comes back as a stand-in (see `stand_ins.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from trl_rrtf.judging.checker import stand_ins
 from trl_rrtf.judging.checker.stand_ins import StandIn, link_of
 from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.wire.containers import MOST_CONNECTED, content_of, copy_into
+from trl_rrtf.judging.wire.known_types import MalformedValueError
 from trl_rrtf.judging.wire.protocol import (
     Callback,
     CallbackRaised,
@@ -31,10 +33,6 @@ from trl_rrtf.judging.wire.values import (
     YOURS,
     CannotCrossError,
     Codec,
-    MOST_CONNECTED,
-    MalformedValueError,
-    content_of,
-    copy_into,
     make_exception,
     nearest_builtin,
 )
@@ -308,7 +306,7 @@ class Session(Codec):
         if kind == "coroutine":
             return stand_ins.coroutine(self, _number(number))
         if number not in self._stand_ins:
-            made = object.__new__(self._class(_number(class_number)))
+            made: Any = object.__new__(self._class(_number(class_number)))
             self._stand_ins[_number(number)] = stand_ins.connect(made, self, number)
         return self._stand_ins[number]
 

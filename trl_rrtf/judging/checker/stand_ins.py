@@ -4,9 +4,9 @@ For each class of the candidate that a test meets, a class is made here, with th
 special methods, so that `type`, `isinstance`, `issubclass`, operators and `except` mean what they mean in one process. Its
 instances hold nothing: the session knows which object of the candidate each stands for.
 
-What decides about expected values stays here. Comparison with test data never goes to the candidate, and arithmetic with it only
-if the tests name the object's class, since that would show what is expected, and let the candidate decide. Equality between two of
-its objects counts only if it does not hold for anything else as well.
+What decides about expected values stays here. Comparison with test data never goes to the candidate, and arithmetic with it
+only if the tests name the object's class, since that would show what is expected, and let the candidate decide. Equality
+between two of its objects counts only if it does not hold for anything else as well.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def make_class(
     if "__iter__" in own or "__getitem__" in own:
         body.pop("__contains__", None)  # Python then compares the items, here
     if overridden and builtin is not None:
-        body["__getattribute__"] = _getattribute(builtin, frozenset(overridden))
+        body["__getattribute__"] = _getattribute(frozenset(overridden))
     made: type = type.__new__(StandInClass, name, bases, body)
     connect(made, session, number)
     return made
@@ -188,11 +188,11 @@ def builtin_base(bases: tuple[type, ...]) -> type | None:
     return None
 
 
-def _getattribute(builtin: type, overridden: frozenset[str]) -> Callable[[Any, str], Any]:
+def _getattribute(overridden: frozenset[str]) -> Callable[[Any, str], Any]:
     def method(self: Any, name: str) -> Any:
         if name in overridden:
             return _operate(self, Operation.GET_ATTRIBUTE, name)
-        return builtin.__getattribute__(self, name)
+        return object.__getattribute__(self, name)
 
     return method
 
@@ -224,7 +224,7 @@ def _arithmetic(name: str) -> Callable[..., Any]:
 
 
 def _equal(self: Any, other: Any) -> Any:
-    """Between two objects of the candidate nothing expected is shown. Anything else is not equal, whatever the candidate says."""
+    """Between two objects of the candidate nothing expected is shown. Anything else is not equal, whatever it says."""
     if link_of(other) is None:
         return NotImplemented
     answer = _special(self, "__eq__", other)
@@ -317,7 +317,7 @@ _SPECIAL_METHODS_BESIDE_A_BASE_VALUE = {
 """The same for subclasses of builtin classes, which compare and compute by the copy of their base value."""
 
 
-# --- Local types that code asks for by `isinstance`: real ones, whose every step runs in the candidate's process -----------------
+# --- Local types that code asks for by `isinstance`: real ones, whose every step runs in the candidate's process ------------
 
 
 def generator(session: Session, number: int) -> Generator[Any, Any, Any]:

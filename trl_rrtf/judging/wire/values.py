@@ -4,8 +4,8 @@ A closed set of types, packed by MessagePack; no pickle or marshal, so that unpa
 plain values. These cross as copies, re-created by exact type: None, bool, int of any size, float, complex, str (lone surrogates
 too), bytes, bytearray, list, tuple, set, frozenset, dict with any plain key, views of dictionaries, Counter, OrderedDict,
 defaultdict, deque, array, range, slice, Decimal, Fraction, UUID, paths, date, time, datetime, timedelta, numpy scalars and
-arrays, builtin types, Ellipsis and NotImplemented, exceptions, and instances of classes that both sides know (from the problem's
-setup code).
+arrays, builtin types, Ellipsis and NotImplemented, exceptions, and instances of classes that both sides know (from the
+problem's setup code).
 
 Anything else becomes a reference to an object that stays with its owner. What may be referred to, and what the other side can
 do with a reference, is the business of the two processes (see `checker/remote.py` and `candidate/program.py`).
@@ -14,12 +14,20 @@ do with a reference, is the business of the two processes (see `checker/remote.p
 from __future__ import annotations
 
 import builtins
-import sys
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
+
+from trl_rrtf.judging.wire.known_types import (
+    BASES,
+    NAMED_TYPES,
+    MalformedValueError,
+    attributes,
+    base_value,
+    numpy_parts,
+    numpy_value,
+)
 
 MAX_DEPTH = 100
 """Containers other than lists and dicts inside each other; each level costs C stack while unpacking."""
@@ -29,23 +37,14 @@ MAX_DEPTH = 100
 _LONGEST_ARGUMENT = 10_000
 _LONG, _MOST_CONTAINERS, _SMALL_CONTAINERS = 2**20, 16 * 2**20, bytes(range(0x80, 0xA0))
 _PLAIN, _WITH_INSTANCES = b"p", b"i"
-MOST_CONNECTED, LARGEST_CONNECTED = 16, 16384
-"""How many containers of the candidate, and of how many packed bytes, stay connected to their copies in the tests."""
 OWN, YOURS = 20, 21
 """A reference to an object of the sender, and one of the receiver's own objects on its way back."""
 
-_BASES = (int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
-_CONTAINERS = (list, dict, set, bytearray)
 _SINGLETONS = {"Ellipsis": ..., "NotImplemented": NotImplemented}
-_NUMPY_KINDS = "biufcSUMm"
 
 
 class CannotCrossError(BaseException):
     """A value that has no copy and may not be referred to. No `except Exception` of a test catches it."""
-
-
-class MalformedValueError(Exception):
-    """Bytes that no honest process sends."""
 
 
 class Codec:
@@ -192,7 +191,7 @@ class _Packing:
         self._index: dict[int, int] = {}
 
     def plain(self, value: Any) -> bytes:
-        # MessagePack takes a bytearray for bytes and asks nobody, so one is marked, wherever that costs no walk through the value.
+        # MessagePack takes a bytearray for bytes and asks nobody, so one is marked, where that costs no walk through the value.
         if type(value) is bytearray:
             value = _ByteArray(value)
         elif type(value) is list and bytearray in map(type, value):
@@ -205,7 +204,7 @@ class _Packing:
         packed: list[list[Any]] = []
         while len(packed) < len(self._found):  # packing one may find more
             instance = self._found[len(packed)]
-            packed.append([type(instance).__name__, self.plain(_attributes(instance))])
+            packed.append([type(instance).__name__, self.plain(attributes(instance))])
         return packed
 
     def _default(self, value: Any) -> msgpack.ExtType:
@@ -231,9 +230,9 @@ class _Packing:
             return _BYTEARRAY, bytes(value.value)
         if value is Ellipsis or value is NotImplemented:
             return _SINGLETON, repr(value).encode()
-        if kind.__name__ in _NAMED_TYPES and (parts := _NAMED_TYPES[kind.__name__][0](value, kind)) is not None:
+        if kind.__name__ in NAMED_TYPES and (parts := NAMED_TYPES[kind.__name__][0](value, kind)) is not None:
             return _NAMED, self.plain([kind.__name__, parts])
-        if kind.__module__ == "numpy" and (array := _numpy_parts(value)) is not None:
+        if kind.__module__ == "numpy" and (array := numpy_parts(value)) is not None:
             return _NUMPY, _pack(array)
         if issubclass(kind, type):
             name = str(value.__name__)
@@ -248,9 +247,9 @@ class _Packing:
     def _known(self, value: Any, kind: type) -> tuple[int, bytes]:
         if (member := getattr(value, "_name_", None)) and hasattr(kind, "__members__"):
             return _ENUM, _pack([kind.__name__, str(member)])
-        base = next((base for base in _BASES if issubclass(kind, base)), None)
+        base = next((base for base in BASES if issubclass(kind, base)), None)
         if base is not None:
-            return _SUBCLASS, self.plain([_base_value(value, base), kind.__name__, None])
+            return _SUBCLASS, self.plain([base_value(value, base), kind.__name__, None])
         if id(value) not in self._index:
             self._index[id(value)] = len(self._found)
             self._found.append(value)
@@ -258,10 +257,10 @@ class _Packing:
 
     def _reference(self, value: Any) -> tuple[int, bytes]:
         kind: type = type(value)
-        base = next((base for base in _BASES if issubclass(kind, base)), None)
+        base = next((base for base in BASES if issubclass(kind, base)), None)
         code, payload = self._codec.refer(value)
         if base is not None and code == OWN:
-            return _SUBCLASS, self.plain([_base_value(value, base), kind.__name__, payload])
+            return _SUBCLASS, self.plain([base_value(value, base), kind.__name__, payload])
         return code, _pack(payload)
 
 
@@ -272,8 +271,8 @@ class _Unpacking:
         self._codec = codec
         self._depth = 0
         self._instances = [self._shell(name) for name, _ in instances]
-        for shell, (_, attributes) in zip(self._instances, instances, strict=True):
-            for name, value in self.value(attributes).items():
+        for shell, (_, packed) in zip(self._instances, instances, strict=True):
+            for name, value in self.value(packed).items():
                 codec.set_attribute(shell, str(name), value)
 
     def value(self, data: bytes) -> Any:
@@ -313,9 +312,9 @@ class _Unpacking:
         if code == _COMPLEX:
             return complex(*content)
         if code == _NAMED:
-            return _NAMED_TYPES[content[0]][1](content[1])
+            return NAMED_TYPES[content[0]][1](content[1])
         if code == _NUMPY:
-            return _numpy_value(*content)
+            return numpy_value(*content)
         if code == _INSTANCE:
             return self._instances[content]
         if code == _ENUM:
@@ -335,64 +334,6 @@ def make_exception(kind: type[BaseException], arguments: list[Any], text: str) -
     return Exception(text)
 
 
-def copy_into(old: Any, new: Any) -> None:
-    """Gives an object the content of its changed copy; parts keep their identity where shapes agree.
-
-    A subclass of a builtin container takes the content of a plain one, past its own methods.
-    """
-    if type(old) is not type(new):
-        if issubclass(type(old), type(new)):
-            _fill(old, new)
-        return
-    if isinstance(old, list):
-        if len(old) == len(new):
-            for index, (before, after) in enumerate(zip(old, new, strict=True)):
-                old[index] = _merged(before, after)
-        else:
-            old[:] = new
-    elif isinstance(old, dict):
-        merged = {key: _merged(old[key], value) if key in old else value for key, value in new.items()}
-        old.clear()
-        old.update(merged)
-    elif isinstance(old, set):
-        old.clear()
-        old |= new
-    elif isinstance(old, bytearray) or type(old).__name__ == "array":
-        old[:] = new
-    elif hasattr(old, "extend") and hasattr(old, "clear"):  # deque
-        old.clear()
-        old.extend(new)
-    elif hasattr(old, "dtype") and getattr(old, "shape", ()) == getattr(new, "shape", None) and old.shape:
-        old[...] = new
-    elif type(type(old)) is type and hasattr(old, "__dict__"):
-        for name, value in _attributes(new).items():
-            setattr(old, name, _merged(getattr(old, name, None), value))
-
-
-def content_of(container: Any) -> Any:
-    """A container, or the plain value of one whose class is no known one."""
-    kind = type(container)
-    if kind in _BASES or kind.__name__ in _NAMED_TYPES:
-        return container
-    base = next((base for base in _CONTAINERS if issubclass(kind, base)), None)
-    return container if base is None else _base_value(container, base)
-
-
-def _fill(old: Any, new: Any) -> None:
-    if type(new) in (dict, set):
-        type(new).clear(old)
-        type(new).update(old, new)
-    elif type(new) in (list, bytearray):
-        type(new).__setitem__(old, slice(None), new)
-
-
-def _merged(before: Any, after: Any) -> Any:
-    if type(before) is type(after) and isinstance(before, list | dict | set | bytearray):
-        copy_into(before, after)
-        return before
-    return after
-
-
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:1000]
@@ -400,120 +341,8 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _attributes(instance: Any) -> dict[str, Any]:
-    attributes = dict(getattr(instance, "__dict__", {}))
-    for kind in type.mro(type(instance)):
-        slots = kind.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(instance, name):
-                attributes[name] = getattr(instance, name)
-    return attributes
-
-
-def _base_value(value: Any, base: type) -> Any:
-    """The plain value inside an instance of a subclass."""
-    if base is int:
-        return int.__add__(value, 0)
-    if base is float:
-        return float.__add__(value, 0.0)
-    if base is str:
-        return str.__str__(value)
-    if base is dict:
-        return dict(dict.items(value))
-    if base in (list, tuple):
-        return base(base.__iter__(value))  # type: ignore[attr-defined]
-    return base(value)
-
-
 def _builtin_type(name: str) -> type:
     kind = getattr(builtins, name, None)
     if not isinstance(kind, type):
         raise MalformedValueError(f"{name!r} is no builtin type")
     return kind
-
-
-def _numpy_parts(value: Any) -> list[Any] | None:
-    """Type, shape (None for a scalar) and bytes of a numpy array or scalar; None when it has no plain bytes."""
-    numpy = sys.modules["numpy"]
-    if not isinstance(value, numpy.ndarray | numpy.generic) or value.dtype.kind not in _NUMPY_KINDS:
-        return None
-    shape = list(value.shape) if isinstance(value, numpy.ndarray) else None
-    return [value.dtype.str, shape, value.tobytes()]
-
-
-def _numpy_value(dtype: str, shape: list[int] | None, data: bytes) -> Any:
-    import numpy
-
-    kind = numpy.dtype(dtype)
-    if kind.kind not in _NUMPY_KINDS:
-        raise MalformedValueError(f"numpy type {dtype!r}")
-    array = numpy.frombuffer(data, dtype=kind)
-    return array[0] if shape is None else array.reshape(shape).copy()
-
-
-def _exact(kind_name: str, parts: Callable[[Any], Any]) -> Callable[[Any, type], Any]:
-    """Takes a value apart only if its class is the real one of that name, and no subclass or namesake."""
-
-    def take_apart(value: Any, kind: type) -> Any:
-        return parts(value) if kind is _named_type(kind_name) else None
-
-    return take_apart
-
-
-def _view(view: type, parts: Callable[[Any], Any]) -> Callable[[Any, type], Any]:
-    """The same for a type that no module names."""
-    return lambda value, kind: parts(value) if kind is view else None
-
-
-def _named_type(name: str) -> type:
-    module = _MODULE_OF[name]
-    found = sys.modules.get(module)
-    if found is None:
-        found = __import__(module)
-    kind: type = getattr(found, name)
-    return kind
-
-
-def _make(name: str) -> Callable[[Any], Any]:
-    return lambda parts: _named_type(name)(*parts)
-
-
-def _iso(name: str) -> Callable[[Any], Any]:
-    return lambda parts: _named_type(name).fromisoformat(parts[0])  # type: ignore[attr-defined]
-
-
-_MODULE_OF = {
-    **dict.fromkeys(("range", "slice"), "builtins"),
-    **dict.fromkeys(("deque", "Counter", "OrderedDict", "defaultdict"), "collections"),
-    **dict.fromkeys(("date", "time", "datetime", "timedelta"), "datetime"),
-    "Decimal": "decimal",
-    "Fraction": "fractions",
-    "UUID": "uuid",
-    "array": "array",
-    **dict.fromkeys(("PurePosixPath", "PureWindowsPath", "PosixPath"), "pathlib"),
-}
-
-_NAMED_TYPES: dict[str, tuple[Callable[[Any, type], Any], Callable[[Any], Any]]] = {
-    "range": (_exact("range", lambda v: [v.start, v.stop, v.step]), _make("range")),
-    "slice": (_exact("slice", lambda v: [v.start, v.stop, v.step]), _make("slice")),
-    "deque": (_exact("deque", lambda v: [list(v), v.maxlen]), lambda parts: deque(*parts)),
-    "Counter": (_exact("Counter", lambda v: [dict(v)]), lambda parts: Counter(*parts)),
-    "OrderedDict": (_exact("OrderedDict", lambda v: [dict(v)]), lambda parts: OrderedDict(*parts)),
-    "defaultdict": (
-        _exact("defaultdict", lambda v: [v.default_factory if v.default_factory in _BASES else None, dict(v)]),
-        lambda parts: defaultdict(*parts),
-    ),
-    "Decimal": (_exact("Decimal", lambda v: [str(v)]), _make("Decimal")),
-    "Fraction": (_exact("Fraction", lambda v: [v.numerator, v.denominator]), _make("Fraction")),
-    "date": (_exact("date", lambda v: [v.isoformat()]), _iso("date")),
-    "time": (_exact("time", lambda v: [v.isoformat()]), _iso("time")),
-    "datetime": (_exact("datetime", lambda v: [v.isoformat()]), _iso("datetime")),
-    "UUID": (_exact("UUID", lambda v: [str(v)]), _make("UUID")),
-    "array": (_exact("array", lambda v: [v.typecode, v.tolist()]), _make("array")),
-    **{name: (_exact(name, lambda v: [str(v)]), _make(name)) for name in ("PurePosixPath", "PureWindowsPath", "PosixPath")},
-    "dict_keys": (_view(type({}.keys()), list), lambda parts: dict.fromkeys(parts).keys()),
-    "dict_values": (_view(type({}.values()), list), lambda parts: dict(enumerate(parts)).values()),
-    "dict_items": (_view(type({}.items()), list), lambda parts: dict(parts).items()),
-    "timedelta": (_exact("timedelta", lambda v: [v.days, v.seconds, v.microseconds]), _make("timedelta")),
-}
-"""Name -> (how to take one apart, or None if it is another type of that name; how to make one)."""
