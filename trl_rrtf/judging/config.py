@@ -53,7 +53,8 @@ class JudgeConfig:
     """Limits of a candidate's process, and when a run of the judge stops.
 
     Attributes:
-        timeout: Wall-clock seconds for all tests of a program's functions, and for each run of a whole program (`stdio`).
+        timeout: Seconds for all test code of a problem (`assert` and `check`), for each `call`, and for each run of a whole
+            program (`stdio`): wall-clock time, less what a busy machine kept the program waiting.
         memory_mb: Address space of the program, in MiB.
         max_output_bytes: Largest file (and standard output) that the program may write, in bytes.
         num_workers: Programs that run side by side, or None for one per usable core.
@@ -71,7 +72,7 @@ class JudgeConfig:
     """
 
     timeout: float = option(
-        "Wall-clock seconds for all tests of a program's functions, or for each run of a whole program.",
+        "Seconds for all test code of a problem, for each call, and for each run of a whole program.",
         default=5.0,
         above=0,
         at_most=86_400,  # a day: what waits for a program cannot wait for ever

@@ -37,7 +37,7 @@ class PreparedProblem:
     Attributes:
         tests: The problem's tests.
         total: Number of assertions as written; those in loops count once here.
-        runs: How many processes a candidate needs: one for all functions, and one per whole program.
+        runs: How many processes a candidate may need: one for all test code, one per call and per whole program.
     """
 
     tests: ProblemTests
@@ -77,6 +77,7 @@ def prepare(problem: Problem) -> PreparedProblem:
     for test in problem.tests:
         if test.kind in ("call", "check") and not problem.entry_point:
             raise ConfigError(f"`entry_point` of problem {name!r}: a test of kind `{test.kind}` needs the function's name")
+        reason = None
         try:
             if test.kind == "stdio":
                 programs.append(ProgramTest(test.stdin or "", test.stdout or ""))
@@ -84,11 +85,12 @@ def prepare(problem: Problem) -> PreparedProblem:
                 functions.append(_call_test(test))
             else:
                 trees.append(_recorded_test(test))
-                if reason := judges_nothing(trees[-1], test.kind):
-                    raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` judges nothing: {reason}")
                 functions.append(_code_test(test.kind, trees[-1]))
+                reason = judges_nothing(trees[-1], test.kind)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` cannot be read: {error}") from error
+        if reason:
+            raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` judges nothing: {reason}")
     trusted = _trusted_code(problem)
     _require_packages(name, [*trees, *trusted])
     total = len(programs) + sum(max(1, test.assertions) for test in functions)
@@ -104,7 +106,8 @@ def prepare(problem: Problem) -> PreparedProblem:
         expected=sorted(names),
         imports=imports,
     )
-    return PreparedProblem(tests, total, len(programs) + bool(functions))
+    calls = sum(test.kind == "call" for test in functions)
+    return PreparedProblem(tests, total, len(programs) + calls + (calls < len(functions)))
 
 
 def _call_test(test: UnitTest) -> FunctionTest:

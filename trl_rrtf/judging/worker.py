@@ -20,7 +20,7 @@ from typing import Any
 
 import msgpack
 
-from trl_rrtf.judging.candidate.containment import DEVICES, SCRATCH, readable_paths
+from trl_rrtf.judging.candidate.containment import DEVICES, SCRATCH, STANDARD_STREAMS, readable_paths
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.folder import OwnFolder
 from trl_rrtf.judging.preparation import PreparedProblem
@@ -328,6 +328,7 @@ def _bubblewrap(scratch_bytes: int) -> list[str]:
     readable = [*readable_paths(), os.path.join(_PACKAGE_FOLDER, "trl_rrtf")]
     shown = [part for path in readable for part in _shown_by_bubblewrap(path)]
     devices = [part for device in DEVICES for part in ("--dev-bind", device, device)]
+    devices += [part for name, target in STANDARD_STREAMS.items() for part in ("--symlink", target, name)]
     scratch = ["--size", str(scratch_bytes), "--tmpfs", SCRATCH, "--chmod", "1777", SCRATCH]
     if not any(path.startswith("/tmp/") for path in readable):  # else Python lies there
         scratch += ["--symlink", SCRATCH, "/tmp"]

@@ -41,6 +41,13 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 4, 22, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+STANDARD_STREAMS = {
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+    "/dev/fd": "/proc/self/fd",
+}
+"""Links that programs open."""
 _SYSTEM_FILES = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache"),
     *("/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types"),
@@ -152,6 +159,8 @@ def view_files(base: str, scratch_bytes: int) -> None:
         _set_attributes(
             base + device, 0, _READ_ONLY | _NO_SUID
         )  # of the file, its mode and owner: the device can be written to
+    for name, target in STANDARD_STREAMS.items():
+        os.symlink(target, base + name)
     os.makedirs(f"{base}/proc")
     _mount("proc", f"{base}/proc", "proc", _MS_NOSUID | _MS_NODEV)
     os.mkdir(base + SCRATCH)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import math
 import os
 import resource
 import signal
@@ -35,9 +34,6 @@ from trl_rrtf.judging.wire.protocol import (
     JudgeProgram,
     ProblemTests,
 )
-
-_OWN_SECONDS = 1.0
-"""Processor time that the checker gets for a program beyond the candidate's time."""
 
 
 def main() -> None:
@@ -100,7 +96,7 @@ def _serve_problem(control: Channel, runners: list[Runner], tests: ProblemTests,
             if problem is None:
                 control.send(CannotJudge(reason[:300]))
                 continue
-            answer = _answer(problem, message.program, runners[message.server], settings["timeout"])
+            answer = _answer(problem, message.program, runners[message.server])
             control.send(answer)
             if isinstance(answer, JudgeFailed) or (isinstance(answer, Judged) and answer.checker_ends):
                 break
@@ -111,8 +107,7 @@ def _serve_problem(control: Channel, runners: list[Runner], tests: ProblemTests,
         os._exit(status)
 
 
-def _answer(problem: Problem, program: str, runner: Runner, timeout: float) -> Judged | CannotJudge | JudgeFailed:
-    _allow_processor_time(timeout + _OWN_SECONDS)
+def _answer(problem: Problem, program: str, runner: Runner) -> Judged | CannotJudge | JudgeFailed:
     started = time.monotonic()
     try:
         return problem.judge(program, runner)
@@ -123,13 +118,6 @@ def _answer(problem: Problem, program: str, runner: Runner, timeout: float) -> J
     except BaseException as error:  # only the candidate could send something that leads here
         detail = f"what the program sent could not be compared ({type(error).__name__})"
         return Judged(RUNTIME_ERROR, 0, 1, round(time.monotonic() - started, 4), detail, checker_ends=True)
-
-
-def _allow_processor_time(seconds: float) -> None:
-    """Lets the kernel end this process when a comparison takes more of its time, also where no Python code runs."""
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), most))
 
 
 if __name__ == "__main__":

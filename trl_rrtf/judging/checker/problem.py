@@ -47,6 +47,8 @@ class _Run:
     passed: int = 0
     total: int = 1
     detail: str = ""
+    without_time: int = 0
+    """Calls that follow those that took the time of this process; each call has the whole limit, so they get another."""
 
 
 class Problem:
@@ -63,14 +65,16 @@ class Problem:
     def __init__(self, tests: ProblemTests, settings: dict[str, Any]) -> None:
         self._tests = tests
         self._settings = settings
-        self._functions = [FunctionTest(*fields) for fields in tests.functions]
+        functions = [FunctionTest(*fields) for fields in tests.functions]
+        self._call_tests = [test for test in functions if test.kind == "call"]
+        self._code_tests = [test for test in functions if test.kind != "call"]
         self._programs = [ProgramTest(*fields) for fields in tests.programs]
-        self._codes: list[Any] = [marshal.loads(test.code) if test.code else None for test in self._functions]
+        self._codes = {test.code: marshal.loads(test.code) for test in self._code_tests}
         self._trusted = [marshal.loads(code) for code in tests.trusted]
         self._expected = set(tests.expected)
         self._under_test: Any = None
         self.out_of_memory = False
-        if any(b"numpy" in code for code in (*tests.trusted, *(test.code for test in self._functions))):
+        if any(b"numpy" in code for code in (*tests.trusted, *self._codes)):
             with contextlib.suppress(ImportError):
                 let_nothing_be_close_to_an_empty_array()
         self._namespace()  # fails here and not at the first candidate
@@ -92,15 +96,25 @@ class Problem:
         """
         fix_seeds()
         started = time.monotonic()
-        runs = [self._judge_functions(program, runner)] if self._functions else []
+        runs: list[_Run] = []
+        if self._code_tests:
+            runs.append(self._judge_functions(program, runner, self._code_tests))
+        calls = self._call_tests
+        while calls and not self._is_enough(runs):
+            runs.append(self._judge_functions(program, runner, calls))
+            calls = calls[len(calls) - runs[-1].without_time :]
         for test in self._programs:
-            runs.append(self._judge_program(program, runner, test))
-            outcome = runs[-1].outcome
-            if outcome == COMPILE_ERROR or (self._settings["stop_at_first_failure"] and outcome != PASSED):
+            if self._is_enough(runs):
                 break
+            runs.append(self._judge_program(program, runner, test))
         merged = self._merged(runs)
         seconds = round(time.monotonic() - started, 4)
         return Judged(merged.outcome, merged.passed, merged.total, seconds, merged.detail, self.out_of_memory)
+
+    def _is_enough(self, runs: list[_Run]) -> bool:
+        """Whether the verdict is known without the rest."""
+        outcome = runs[-1].outcome if runs else PASSED
+        return outcome == COMPILE_ERROR or (self._settings["stop_at_first_failure"] and outcome != PASSED)
 
     def _merged(self, runs: list[_Run]) -> _Run:
         """One verdict from those of several processes."""
@@ -113,9 +127,9 @@ class Problem:
 
     # --- Tests of functions ----------------------------------------------------------------------------------------------
 
-    def _judge_functions(self, program: str, runner: Runner) -> _Run:
+    def _judge_functions(self, program: str, runner: Runner, tests: list[FunctionTest]) -> _Run:
         channel = runner.start()
-        written = self._tests.written - len(self._programs)
+        written = sum(max(1, test.assertions) for test in tests)
         try:
             answer, lost = self._load(program, channel)
             if isinstance(answer, CompileFailed):
@@ -126,12 +140,16 @@ class Problem:
             session = Session(channel, names)
             recorder = Recorder(session, stop_at_first_failure=self._settings["stop_at_first_failure"])
             if answer is not None:
-                lost = self._run_tests(answer, names, session, recorder)
+                lost = self._run_tests(tests, answer, names, session, recorder)
             ending = runner.why_lost(lost)[0] if lost is not None else ""
         finally:
             channel.close()
             runner.stop_if_running()
         self.out_of_memory = recorder.out_of_memory
+        judged = recorder.executed - 1
+        if tests[0].kind == "call" and ending.startswith("time limit") and judged > 0:
+            outcome = PASSED if recorder.passed == judged else PARTIAL if recorder.passed else FAILED
+            return _Run(outcome, recorder.passed, judged, recorder.raised or recorder.wrong, len(tests) - judged)
         complete = recorder.complete and lost is None
         passed, total = recorder.passed, max(recorder.executed, written)
         if complete and passed == recorder.executed > 0 and not self._settings["stop_at_first_failure"]:
@@ -150,19 +168,23 @@ class Problem:
         except (ChannelClosedError, ValueError) as error:
             return None, str(error)
 
-    def _run_tests(self, loaded: Loaded, names: dict[str, Any], session: Session, recorder: Recorder) -> str | None:
+    def _run_tests(
+        self, tests: list[FunctionTest], loaded: Loaded, names: dict[str, Any], session: Session, recorder: Recorder
+    ) -> str | None:
         """Runs the test code; why the candidate was lost, if it was."""
         try:
             names[RECORDER] = recorder
             names = self._with_names_of_candidate(names, session, loaded)
             self._under_test = names.get(self._tests.entry_point or "")
-            for index, test in enumerate(self._functions):
+            for test in tests:
                 try:
-                    self._run_test(index, test, names, session, recorder)
+                    self._run_test(test, names, session, recorder)
                 except (CandidateGoneError, StopTestingError, JudgeFailedError):
                     raise
                 except BaseException as error:
                     recorder.fails_between_assertions(error)
+                if session.gone is not None:
+                    break
         except StopTestingError:
             recorder.complete = False
         except CandidateGoneError:
@@ -188,7 +210,7 @@ class Problem:
         variables = {name for name in wanted.intersection(loaded.variables) if name not in names}
         return names if not variables else _NamespaceWithVariables(names, session, variables)
 
-    def _run_test(self, index: int, test: FunctionTest, names: dict[str, Any], session: Session, recorder: Recorder) -> None:
+    def _run_test(self, test: FunctionTest, names: dict[str, Any], session: Session, recorder: Recorder) -> None:
         with recorder if not test.assertions else contextlib.nullcontext():
             if test.kind == "call":
                 assert self._tests.entry_point is not None
@@ -198,7 +220,7 @@ class Problem:
                 return
             if test.kind == "check":
                 names.pop("check", None)  # of an earlier test
-            exec(self._codes[index], names)
+            exec(self._codes[test.code], names)
             if test.kind == "check":
                 names["check"](self._under_test)
 

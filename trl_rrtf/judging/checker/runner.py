@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import signal
 import socket
 
 from trl_rrtf.judging.checker.recorder import JudgeFailedError
 from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.wire.protocol import LOST, RUN, STOP, Ended
+
+_OWN_SECONDS = 1.0
+"""Processor time that the checker gets for a process of a candidate, beyond the candidate's time."""
 
 
 class Runner:
@@ -35,6 +40,7 @@ class Runner:
             JudgeFailedError: The server is gone.
         """
         self.settle()
+        _allow_processor_time(self._timeout + _OWN_SECONDS)
         ours, theirs = socket.socketpair()
         try:
             socket.send_fds(self._socket, [RUN], [theirs.fileno()])
@@ -106,3 +112,10 @@ class Runner:
         except ChannelClosedError as error:
             raise JudgeFailedError(f"the candidate server is gone ({error})") from None
         return ended
+
+
+def _allow_processor_time(seconds: float) -> None:
+    """Lets the kernel end this process when a comparison takes more of its time, also where no Python code runs."""
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), most))
