@@ -106,7 +106,15 @@ def test_tests_that_judge_nothing_are_refused(judge, name):
 def test_a_test_that_cannot_be_run_is_named_by_file_and_line(tmp_path):
     good = {"kind": "assert", "code": "assert f(1) == 2"}
     rows = [
-        {"problem_id": f"p/{i}", "prompt": "-", "entry_point": "f", "tests": [good], "completions": [RIGHT], "sources": ["student"], "models": ["m"]}
+        {
+            "problem_id": f"p/{i}",
+            "prompt": "-",
+            "entry_point": "f",
+            "tests": [good],
+            "completions": [RIGHT],
+            "sources": ["student"],
+            "models": ["m"],
+        }
         for i in range(3)
     ]
     rows[2]["tests"] = [{**good, "code": "assert f(1) = 2"}]
@@ -176,9 +184,13 @@ def test_each_call_has_the_whole_time(judge):
 
 def test_a_method_of_solution_is_the_entry_point(judge):
     program = "class Solution:\n    def twoSum(self, nums, target):\n        return [nums.index(target - 7), 1]\n"
-    tests = [code("assert twoSum(nums=[2, 7], target=9) == [0, 1]"), UnitTest(kind="call", input="[[2, 7], 9]", output="[0, 1]")]
+    tests = [
+        code("assert twoSum(nums=[2, 7], target=9) == [0, 1]"),
+        UnitTest(kind="call", input="[[2, 7], 9]", output="[0, 1]"),
+    ]
     tests.append(code("def check(candidate):\n    assert candidate(nums=[2, 7], target=9) == [0, 1]\n", "check"))
-    assert outcome(judge, tests, program, entry_point="twoSum") == (Outcome.PASSED, 3, 3)
+    for name in ("twoSum", "Solution().twoSum"):
+        assert outcome(judge, tests, program, entry_point=name) == (Outcome.PASSED, 3, 3)
     assert outcome(judge, [code("assert Solution().twoSum([2, 7], 9) == [0, 1]")], program, entry_point="twoSum")[1] == 1
 
 

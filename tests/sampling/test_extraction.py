@@ -607,3 +607,14 @@ def test_the_time_grows_with_the_length_only(name, problem):
     started = time.process_time()
     extract_program(LONG[name], problem)
     assert time.process_time() - started < 3  # seconds; most take a tenth, and what is quadratic takes minutes
+
+
+@pytest.mark.parametrize("entry_point", ["twoSum", "Solution().twoSum", "Solution"])
+def test_a_method_of_solution_is_found_by_its_class(entry_point):
+    prompt = "class Solution:\n    def twoSum(self, nums: List[int], target: int) -> List[int]:\n        "
+    problem = Problem(problem_id="p", prompt=prompt, tests=[], entry_point=entry_point)
+    right = "class Solution:\n    def twoSum(self, nums, target):\n        return [0, 1]\n"
+    draft = right.replace("[0, 1]", "[]")
+    answer = f"<think>\n```python\n{draft}```\n</think>\n```python\n{right}\nprint(Solution().twoSum([2, 7], 9))\n```\n"
+    usage = "Example:\n```python\ns = Solution()\nprint(s.twoSum([2, 7], 9))\n```\n"
+    assert extract_program(answer + usage, problem) == right

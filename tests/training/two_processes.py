@@ -63,6 +63,6 @@ if trainer.is_world_process_zero():
 trainer.accelerator.wait_for_everyone()
 trainer.accelerator.end_training()
 sys.stdout.flush()
-# Not through the end of the interpreter: a thread of gloo may still give back a tensor of the last barrier, for which it waits for
-# the interpreter's lock and is ended, which aborts the process (torch 2.13, about 1 run in 10 with FSDP2 on a busy machine).
+# Not through the end of the interpreter: a thread of gloo may still give back a tensor of the last barrier, for which it waits
+# for the interpreter's lock and is ended, which aborts the process (torch 2.13, 1 run in 10 with FSDP2 on a busy machine).
 os._exit(0)

@@ -94,10 +94,11 @@ def prepare(problem: Problem) -> PreparedProblem:
     trusted = _trusted_code(problem)
     _require_packages(name, [*trees, *trusted])
     total = len(programs) + sum(max(1, test.assertions) for test in functions)
-    names = expected_names(trees) - {problem.entry_point}
+    entry_point = problem.entry_point and problem.entry_point.removeprefix("Solution().")  # as LeetCode's data write it
+    names = expected_names(trees) - {entry_point}
     imports = trusted_imports(trees, names)
     tests = ProblemTests(
-        entry_point=problem.entry_point,
+        entry_point=entry_point,
         setup_code=problem.setup_code,
         trusted=[marshal.dumps(compile_tree(tree, "<setup>")) for tree in trusted],
         functions=[list(test) for test in functions],

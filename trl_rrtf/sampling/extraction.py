@@ -57,8 +57,8 @@ def extract_program(text: str, problem: Problem) -> str:
 
 def _function(blocks: Sequence[Block], problem: Problem) -> str:
     """The program with the function that is asked for; "" where no block defines it or goes on from its signature."""
-    entry_point = problem.entry_point or ""
     prompt = problem.prompt if isinstance(problem.prompt, str) else ""
+    entry_point = _defined_name(problem.entry_point or "", prompt)
     versions = [version for block in blocks for version in _defining_versions(block, entry_point)]
     found = latest([version for version in versions if version.is_complete] or versions)
     program = found.program if found else _continued(blocks, prompt, entry_point)
@@ -70,6 +70,13 @@ def _function(blocks: Sequence[Block], problem: Problem) -> str:
     if preamble and preamble not in program:
         program = put_before([preamble], program)  # where it is prose, the program stays alone
     return drop_examples(program, entry_point, problem.setup_code)
+
+
+def _defined_name(entry_point: str, prompt: str) -> str:
+    """What a program must define: in LeetCode's style the function under test is a method of `class Solution`."""
+    is_method = re.search(rf"^[ \t]+def[ \t]+{re.escape(entry_point)}\b", prompt, re.M) is not None
+    in_solution = is_method and re.search(r"^class[ \t]+Solution\b", prompt, re.M) is not None
+    return "Solution" if in_solution or entry_point.startswith("Solution().") else entry_point
 
 
 def _defining_versions(block: Block, entry_point: str) -> list[Version]:
