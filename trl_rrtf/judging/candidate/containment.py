@@ -212,15 +212,16 @@ def become_nobody(folder: str) -> None:
         folder: The folder to own.
 
     Raises:
-        MissingLayerError: Python's own files cannot be read as that user; root is kept, without capabilities.
+        MissingLayerError: Python's own files or the folder cannot be reached as that user; root is kept, without capabilities.
     """
     os.seteuid(NOBODY)
     try:
+        os.stat(folder)
         with open(os.__file__, "rb"):
             pass
     except OSError as error:
         os.seteuid(0)
-        raise MissingLayerError(f"Python's files cannot be read as an ordinary user ({error.strerror})") from None
+        raise MissingLayerError(f"{error.filename} cannot be reached as an ordinary user ({error.strerror})") from None
     os.seteuid(0)
     os.chown(folder, NOBODY, NOBODY)
     os.setgroups([])

@@ -77,7 +77,7 @@ def files(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> bool:
             file.write("x")
 
     victim = os.path.join(folder, "victim")
-    acts = (
+    acts: tuple[Callable[[], object], ...] = (
         write,
         functools.partial(os.chmod, victim, 0o777),
         functools.partial(os.utime, victim, (0, 0)),
@@ -101,7 +101,7 @@ def metadata(folder: str, judge: int, memory_bytes: int, file_bytes: int) -> boo
         if end == -1 or library.inotify_add_watch(end, os.fsencode(victim), modified) == -1:
             raise PermissionError
 
-    acts = (
+    acts: tuple[Callable[[], object], ...] = (
         functools.partial(os.stat, victim),
         functools.partial(os.listdir, folder),
         functools.partial(os.listxattr, victim),

@@ -5,17 +5,17 @@ Nothing here has to be trusted once the program runs: a program that takes over 
 
 from __future__ import annotations
 
-import atexit
+import _thread
 import contextlib
-import io
 import os
 import socket
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from trl_rrtf.judging.candidate.loading import compiled, describe, line_of
+from trl_rrtf.judging.candidate.whole_program import run_as_main
 from trl_rrtf.judging.wire.channel import MAX_FRAME_BYTES, Channel, ChannelClosedError
 from trl_rrtf.judging.wire.containers import CONTAINERS, LARGEST_CONNECTED, MOST_CONNECTED, content_of, copy_into
 from trl_rrtf.judging.wire.process import fix_seeds
@@ -24,13 +24,11 @@ from trl_rrtf.judging.wire.protocol import (
     CallbackRaised,
     CallbackReturned,
     CannotCross,
-    CompileFailed,
     Loaded,
     LoadFunctions,
     Operate,
     Operation,
     ProgramRaised,
-    ProgramRan,
     Raised,
     Returned,
     RunProgram,
@@ -45,8 +43,6 @@ from trl_rrtf.judging.wire.values import (
 )
 
 _MODULE_NAME = "candidate"
-_FILE_NAME = "<candidate>"
-_COMPILE_ERRORS = (SyntaxError, ValueError, UnicodeEncodeError, OverflowError, RecursionError, MemoryError)
 _NEVER_CHANGE = (type(None), bool, int, float, complex, str, bytes, range)
 _MOST_NAMES = 2000
 
@@ -57,7 +53,7 @@ def run(end: socket.socket) -> NoReturn:
     try:
         first = Channel(end, exact=True).receive(LoadFunctions, RunProgram)  # descriptors may follow
         if isinstance(first, RunProgram):
-            status = _run_as_main(Channel(end), first)
+            status = run_as_main(Channel(end), first)
         else:
             _Candidate(Channel(end)).serve(first)
     except ChannelClosedError:
@@ -77,7 +73,7 @@ class _Candidate(Codec):
         self._connected: dict[int, bytes] = {}
         self._setup_classes: set[str] = set()
         self._made: dict[str, type] = {}
-        self._talking = threading.RLock()
+        self._talking = _thread.RLock()  # the module `threading` would make every fork slower
         self._operations_running = 0
         self._operations: dict[str, Callable[..., Any]] = {
             Operation.CALL: lambda function, /, *arguments, **keywords: function(*arguments, **keywords),
@@ -105,7 +101,7 @@ class _Candidate(Codec):
 
     def _load(self, load: LoadFunctions) -> bool:
         sys.modules[_MODULE_NAME] = self._module
-        code = _compiled(load.program, self._channel)
+        code = compiled(load.program, self._channel)
         if code is None:
             return False
         try:
@@ -118,13 +114,13 @@ class _Candidate(Codec):
         except BaseException as error:
             self._channel.send(ProgramRaised(describe(error)))
             return False
-        self._channel.send(self._loaded())
+        names = [name for name in self._names if type(name) is str and (load.all_names or name == load.entry_point)]
+        self._channel.send(self._loaded(names[:_MOST_NAMES]))
         return True
 
-    def _loaded(self) -> Loaded:
+    def _loaded(self, names: list[str]) -> Loaded:
         loaded = Loaded([], {}, [], {})
-        named = [(name, value) for name, value in self._names.items() if type(name) is str][:_MOST_NAMES]
-        for name, value in named:
+        for name, value in ((name, self._names[name]) for name in names):
             if issubclass(type(value), type):
                 loaded.classes[name] = self._number(value)
             elif callable(value):
@@ -411,57 +407,6 @@ def _place_in_library(value: Any) -> list[str] | None:
     return place if first in sys.stdlib_module_names or first == "numpy" else None
 
 
-def _run_as_main(channel: Channel, message: RunProgram) -> int:
-    """A whole program with standard input and output, which the checker made and keeps; returns its exit status."""
-    _, descriptors, *_ = socket.recv_fds(channel.socket, 1, 2)
-    code = _compiled(message.program, channel)
-    if code is None:
-        return 1
-    for standard, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, standard)
-        os.close(descriptor)
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    as_text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), **as_text)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), **as_text)  # type: ignore[misc]
-    atexit._clear()
-    raised = ""
-    try:
-        exec(compile(message.setup_code, "<setup>", "exec", dont_inherit=True), module.__dict__)
-        fix_seeds()
-        exec(code, module.__dict__)
-    except SystemExit as error:
-        raised = "" if error.code in (None, 0) else describe(error)
-    except BaseException as error:
-        raised = describe(error)
-    raised = _end_as_python_does() or raised
-    channel.send(ProgramRaised(raised) if raised else ProgramRan())
-    return 1 if raised else 0
-
-
-def _end_as_python_does() -> str:
-    """Waits for threads, calls exit handlers, writes what is buffered; what raised, if anything of that matters."""
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        for stream in dict.fromkeys((sys.stdout, sys.__stdout__)):
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
-    except BaseException as error:
-        return describe(error)
-    return ""
-
-
-def _compiled(program: str, channel: Channel) -> types.CodeType | None:
-    """The program's code; the checker is told if there is none."""
-    try:
-        return compile(program, _FILE_NAME, "exec", dont_inherit=True)
-    except _COMPILE_ERRORS as error:
-        channel.send(CompileFailed(describe(error)))
-        return None
-
-
 def _awaited(coroutine: Any) -> Any:
     import asyncio
 
@@ -470,25 +415,3 @@ def _awaited(coroutine: Any) -> Any:
 
 def _is_class_of(value: Any, module: str) -> bool:
     return isinstance(value, type) and value.__module__ == module
-
-
-def line_of(error: BaseException) -> int | None:
-    """The program's line at which an exception was raised, or None."""
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == _FILE_NAME:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
-def describe(error: BaseException) -> str:
-    """Class, text and the program's line of an exception."""
-    try:
-        text = str(error)[:300]
-    except BaseException:
-        text = ""
-    line = line_of(error)
-    name = type(error).__name__
-    return f"{name}{': ' if text else ''}{text}{'' if line is None else f', line {line}'}"

@@ -12,7 +12,7 @@ _MOST_THREADS = 64
 
 
 class _Thread(NamedTuple):
-    """What is known of a thread: seconds for which it ran and waited for a processor, how often it slept, whether it is ready."""
+    """What is known of a thread: for how many seconds it ran and waited, how often it slept, whether it is ready to run."""
 
     ran: float
     waited: float

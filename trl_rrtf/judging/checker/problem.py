@@ -163,7 +163,7 @@ class Problem:
     def _load(self, program: str, channel: Channel) -> tuple[Loaded | CompileFailed | ProgramRaised | None, str | None]:
         """What became of the program when it was loaded; or nothing, and why."""
         try:
-            channel.send(LoadFunctions(program, self._tests.setup_code))
+            channel.send(LoadFunctions(program, self._tests.setup_code, self._tests.entry_point, bool(self._expected)))
             return channel.receive(Loaded, CompileFailed, ProgramRaised), None
         except (ChannelClosedError, ValueError) as error:
             return None, str(error)

@@ -11,7 +11,6 @@ never reaches the code that works with messages. The parties are
 
 from __future__ import annotations
 
-import functools
 import typing
 from collections.abc import Callable
 from enum import StrEnum
@@ -167,10 +166,19 @@ class Ended(NamedTuple):
 
 
 class LoadFunctions(NamedTuple):
-    """Load a program whose functions will be called."""
+    """Load a program whose functions will be called.
+
+    Attributes:
+        program: Its text.
+        setup_code: Source that runs before it.
+        entry_point: The function or class under test, if it has a name.
+        all_names: Whether the tests may read other names of the program.
+    """
 
     program: str
     setup_code: str
+    entry_point: str | None
+    all_names: bool
 
 
 class RunProgram(NamedTuple):
@@ -236,7 +244,7 @@ class CallbackRaised(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The program is loaded.
+    """The program is loaded. Lists the entry point alone where the tests read no other name.
 
     Attributes:
         functions: Names of its functions.
@@ -335,16 +343,11 @@ def from_parts(parts: Any, kinds: tuple[type, ...]) -> Any:
     name, *fields = parts
     for kind in kinds:
         if kind.__name__ == name:
-            checks = _field_checks(kind)
+            checks = _FIELD_CHECKS[kind]
             if len(fields) != len(checks) or not all(check(field) for check, field in zip(checks, fields, strict=True)):
                 raise ProtocolError(f"a malformed message of kind {name}")
             return kind(*fields)
     raise ProtocolError(f"an unexpected message of kind {str(name)[:40]!r}")
-
-
-@functools.cache
-def _field_checks(kind: type) -> list[Callable[[Any], bool]]:
-    return [_check(annotation) for annotation in typing.get_type_hints(kind).values()]
 
 
 def _check(annotation: Any) -> Callable[[Any], bool]:
@@ -361,3 +364,11 @@ def _check(annotation: Any) -> Callable[[Any], bool]:
         return lambda value: type(value) is dict and all(map(parts[0], value)) and all(map(parts[1], value.values()))
     kind = NoneType if annotation is None else annotation
     return lambda value: type(value) is kind
+
+
+# Read here, once: every process that is forked later has them.
+_FIELD_CHECKS = {
+    kind: [_check(annotation) for annotation in typing.get_type_hints(kind).values()]
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+}
