@@ -118,6 +118,12 @@ def test_a_broken_judge_stops_the_run_and_keeps_what_is_judged(tmp_path, monkeyp
         run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(retries=0, num_workers=1))
     assert not (tmp_path / "j.jsonl").exists()
     assert (tmp_path / "j.jsonl.partial").exists()
+    kept = (tmp_path / "j.jsonl.partial").read_text().splitlines()
+    assert len(kept) == 6  # the group with the failure too, so that the next run does not stop at the same place
+    calls.clear()
+    monkeypatch.setattr(Worker, "judge", lambda worker, problem, program: Judged(4, 2, 2, 0.0, "", False))
+    run_judge(JudgeArguments(str(tmp_path / "c.jsonl"), str(tmp_path / "j.jsonl")), JudgeConfig(retries=0, num_workers=1))
+    assert (tmp_path / "j.jsonl").read_text().splitlines()[: len(kept)] == kept
 
 
 def test_a_judge_that_does_not_start_is_told_before_any_program_runs(tmp_path, monkeypatch):
