@@ -11,8 +11,7 @@ import socket
 import sys
 import time
 import types
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl_rrtf.judging.checker.comparison import let_nothing_be_close_to_an_empty_array, same_output, same_result
 from trl_rrtf.judging.checker.recorder import LONGEST_DETAIL, JudgeFailedError, Recorder, StopTestingError
@@ -39,8 +38,7 @@ COMPILE_ERROR, RUNTIME_ERROR, FAILED, PARTIAL, PASSED = range(5)
 """Outcomes, as in [`Outcome`][trl_rrtf.Outcome], whose module would make every fork slower."""
 
 
-@dataclass
-class _Run:
+class _Run(NamedTuple):
     """What one process of a candidate came to."""
 
     outcome: int

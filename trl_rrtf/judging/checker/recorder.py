@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-import inspect
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -141,7 +140,8 @@ class Recorder:
     def _run_method(self, instance: Any, name: str) -> None:
         for before in ("setup_method", "setUp"):
             if hasattr(instance, before):
-                getattr(instance, before)(*[None] * len(inspect.signature(getattr(instance, before)).parameters))
+                method = getattr(instance, before)
+                method(*[None] * (method.__code__.co_argcount - 1))
         _finished(getattr(instance, name)())
 
     def _count_unrecorded(self, run: Callable[[], Any]) -> None:
@@ -178,7 +178,9 @@ class Recorder:
 
 
 def _finished(result: Any) -> None:
-    if inspect.iscoroutine(result):
+    if isinstance(result, types.CoroutineType):
+        import asyncio  # here: a module more makes every fork of a checker slower
+
         asyncio.run(result)
 
 

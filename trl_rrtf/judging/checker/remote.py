@@ -7,7 +7,7 @@ touch. What has no copy comes back as a stand-in (see `stand_ins.py`).
 from __future__ import annotations
 
 import importlib
-import secrets
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -263,14 +263,14 @@ class Session(Codec):
 
     def steady(self, target: int | str, name: str) -> Any:
         """The answer of a special method that is asked several times, and must be the same each time."""
-        answers = [self.operate(Operation.SPECIAL, target, name) for _ in range(2 + secrets.randbelow(3))]
+        answers = [self.operate(Operation.SPECIAL, target, name) for _ in range(2 + os.urandom(1)[0] % 3)]
         if any(answer != answers[0] for answer in answers):
             raise ValueError(f"{name} of an object of the program gives {answers[0]!r} and then something else")
         return answers[0]
 
     def unrelated(self) -> Any:
         """A value that no object of a program is equal to."""
-        return f"unrelated {secrets.token_hex(8)}"
+        return f"unrelated {os.urandom(8).hex()}"
 
     # --- What references mean here ---------------------------------------------------------------------------------------
 
