@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -372,10 +371,9 @@ def test_emptying_copes_with_whatever_a_program_made(tmp_path):
     assert psutil.Process().num_fds() == descriptors
     assert not list(top.iterdir())
     assert (outside / "kept").read_text() == "x"
-    with pytest.raises(OSError) as caught:
-        (top / "again").symlink_to(outside)
+    (top / "again").symlink_to(outside)
+    with pytest.raises(NotADirectoryError):
         folders.empty(str(top / "again"))
-    assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
 
 
 # --- Nothing outlives the judge -------------------------------------------------------------------------------------------
@@ -397,7 +395,8 @@ def f():
 '''
 judge = Judge(JudgeConfig(num_workers=1, timeout=60))
 threading.Thread(target=lambda: judge.judge(problem, program), daemon=True).start()
-time.sleep(1)
+while not judge._workers[0].layers: time.sleep(0.05)
+time.sleep(0.5)
 print(*judge._workers[0].process_ids(), flush=True)
 time.sleep(60)
 """
@@ -424,7 +423,7 @@ def test_what_a_killed_judge_leaves_is_removed_by_the_next(tmp_path, monkeypatch
         folder_module.remove_abandoned()
         assert left.exists()  # its owner lives
         process.kill()
-    gone, alive = psutil.wait_procs(everything, timeout=10)
+    _, alive = psutil.wait_procs(everything, timeout=10)
     assert not alive
     assert left.exists()
     with Judge(JudgeConfig(num_workers=1)) as judge:

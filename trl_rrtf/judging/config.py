@@ -55,7 +55,7 @@ class JudgeConfig:
     Attributes:
         timeout: Seconds for all test code of a problem (`assert` and `check`), for each `call`, and for each run of a whole
             program (`stdio`): wall-clock time, less what a busy machine kept the program waiting.
-        memory_mb: Address space of the program, in MiB.
+        memory_mb: Memory that a program may use, in MiB; what the stacks of its threads reserve does not count.
         max_output_bytes: Largest file (and standard output) that the program may write, in bytes.
         num_workers: Programs that run side by side, or None for one per usable core.
         number_tolerance: How far apart two numbers may be in the output of a program or in the result of a `call`, relative to
@@ -77,7 +77,7 @@ class JudgeConfig:
         above=0,
         at_most=86_400,  # a day: what waits for a program cannot wait for ever
     )
-    memory_mb: int = option("Address space of a program, in MiB.", default=1024, at_least=32, at_most=2**24)
+    memory_mb: int = option("Memory that a program may use, in MiB.", default=1024, at_least=32, at_most=2**24)
     max_output_bytes: int = option(
         "Largest file that a program may write, in bytes.", default=1_000_000, at_least=1, at_most=2**40
     )

@@ -13,7 +13,7 @@ What is covered, each line with an adversarial test:
   compared with;
 - between two objects of the program, an equality that holds for anything is none; truth and length must be steady;
 - time: a deadline on the wall clock, kept by another process, and a limit of processor time;
-- memory: an address-space limit; what a program returns is bounded too;
+- memory: the address space is limited without threads, and what is in use watched with them; results are bounded too;
 - processes: none but its own threads (their number limited), and all that it started dies with it;
 - network: none, loopback, UDP and abstract sockets included;
 - files: read-only Python and system files, a scratch folder with a quota that is emptied; the user's files are not there;

@@ -438,13 +438,13 @@ def limit_process(memory_bytes: int, reserved_bytes: int, file_bytes: int, cpu_s
         memory_bytes: Address space.
         reserved_bytes: Address space for stacks of threads on top of that.
         file_bytes: Largest file.
-        cpu_seconds: Time on the processor.
+        cpu_seconds: Time on the processor: SIGXCPU, and SIGKILL a second later.
         processes: Threads, or None where the system would count other processes of the user too.
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes + reserved_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     limits = {
         resource.RLIMIT_FSIZE: file_bytes,
-        resource.RLIMIT_CPU: cpu_seconds,
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
     }

@@ -49,6 +49,12 @@ _LOOK_AT_THREADS_SECONDS = 0.05
 _LAST_LOOK_SECONDS = 0.02
 """How long a candidate whose time is over must not have been waiting for a processor: a wait that lasts is hard to see."""
 
+_MOST_PROCESSORS = 1.5
+"""How many processors a program can use all the time, by threads, before the limit of processor time ends it.
+
+The kernel counts this by sampling, on a busy machine wrongly by some tenths: a program without threads must not come near.
+"""
+
 
 def main() -> None:
     """Runs until the judge closes the socket."""
@@ -91,7 +97,7 @@ class _Server:
         self._scratch = scratch
         self._runs = 0
         self._reserved_bytes = _RESERVED_BYTES if _sees_its_children() else 0
-        self._cpu_seconds = math.ceil(settings["timeout"]) + 1
+        self._cpu_seconds = math.ceil(_MOST_PROCESSORS * settings["timeout"]) + 1
         self._control = socket.socket(fileno=settings["descriptor"])
 
     def serve(self) -> None:
@@ -135,9 +141,15 @@ class _Server:
         _, status, used = os.wait4(process, 0)
         self._reap()
         self._clean_up()
-        if ended and os.WIFSIGNALED(status) and used.ru_utime + used.ru_stime > self._cpu_seconds - 0.5:
-            limit = "time"  # the kernel kept the limit of processor time
+        if ended and self._ended_for_processor_time(status, used):
+            limit = "time"
         return Ended(status if ended and not limit else -1, limit, starved)
+
+    def _ended_for_processor_time(self, status: int, used: resource.struct_rusage) -> bool:
+        """Whether the kernel ended it for that: by SIGXCPU, or by SIGKILL where it catches that (as others may send)."""
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        much = used.ru_utime + used.ru_stime > self._cpu_seconds / 2
+        return number == signal.SIGXCPU or (number == signal.SIGKILL and much)
 
     def _clean_up(self) -> None:
         """Leaves the next candidate nothing, whatever this one did to the folder around its own."""
