@@ -14,6 +14,8 @@ from trl_rrtf.judging.wire.protocol import LOST, RUN, STOP, Ended
 
 _OWN_SECONDS = 1.0
 """Processor time that the checker gets for a process of a candidate, beyond the candidate's time."""
+_STARVED_FRACTION = 0.25
+"""A time-out of which the checker itself spent so much waiting for a processor says nothing about the candidate."""
 
 
 class Runner:
@@ -32,6 +34,7 @@ class Runner:
         self._memory_bytes = memory_bytes
         self._running = False
         self._unread = False
+        self._waited_before = 0.0
 
     def start(self, *, exact: bool = False) -> Channel:
         """Starts a candidate's process; returns the channel to it.
@@ -49,6 +52,7 @@ class Runner:
         finally:
             theirs.close()
         self._running = True
+        self._waited_before = _seconds_without_processor()
         return Channel(ours, exact=exact)
 
     def stop(self) -> None:
@@ -79,7 +83,8 @@ class Runner:
         """
         self._tell(LOST)
         ended = self._end()
-        if ended.starved:
+        kept_waiting = _seconds_without_processor() - self._waited_before
+        if ended.starved or (ended.limit == "time" and kept_waiting > _STARVED_FRACTION * self._timeout):
             raise JudgeFailedError(
                 f"the machine was too busy: the program got too little of it in {self._timeout:g} s", for_good=True
             )
@@ -119,3 +124,12 @@ def _allow_processor_time(seconds: float) -> None:
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), most))
+
+
+def _seconds_without_processor() -> float:
+    """How long this process was ready to run while others had the processor."""
+    try:
+        with open("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
