@@ -28,8 +28,8 @@ PROGRAMS = {
     "large results": "def f(x):\n    return [list(range(100)) for _ in range(200)]\n",
     "files": "import os\nos.makedirs('a/b/c')\nfor i in range(50): open(f'a/b/c/{i}', 'w').write('x' * 1000)\n"
     "os.chmod('a', 0)\ndef f(x): return x + 1\n",
-    "threads": "import threading, time\nfor _ in '12345678': threading.Thread(target=time.sleep, args=[9], daemon=True).start()\n"
-    "def f(x): return x + 1\n",
+    "threads": "import threading, time\nfor _ in '12345678':\n"
+    "    threading.Thread(target=time.sleep, args=[9], daemon=True).start()\ndef f(x): return x + 1\n",
     "ends early": "import os\ndef f(x): os._exit(3)\n",
     "breaks the protocol": "import os\ndef f(x): os.write(3, b'x' * 100)\n",
     "memory": "def f(x): return len(bytearray(10**8)) and x + 1\n",
