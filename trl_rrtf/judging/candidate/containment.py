@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from trl_rrtf.judging.wire.process import end_with_parent, hide_memory
+from trl_rrtf.judging.wire.process import end_with_parent, hide_memory, put_filter_on
 
 LAYERS = ("user", "namespaces", "file view", "landlock", "capabilities", "seccomp")
 """In the order in which they are put on. Process limits, a session and a deadline of its own are always there."""
@@ -38,7 +38,7 @@ _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 _READ_ONLY, _NO_SUID, _NO_DEVICES = 0x1, 0x2, 0x4
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 4, 22, 24
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 4, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 STANDARD_STREAMS = {
@@ -322,17 +322,17 @@ class SystemCallFilter:
     """
 
     def __init__(self, program: bytes) -> None:
-        # Made once and before the fork: it costs more than the calls below.
-        self._program = ctypes.byref(_FilterProgram(len(program) // 8, program))
+        # Made once and before the fork: it costs more than the calls.
+        self._program = _FilterProgram(len(program) // 8, program)
+        self._address = ctypes.addressof(self._program)
 
     def put_on(self) -> None:
         """Puts the filter on, for good.
 
         Raises:
-            MissingLayerError: The kernel has no seccomp.
+            OSError: The kernel has no seccomp.
         """
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        _prctl(_PR_SET_SECCOMP, 2, self._program)
+        put_filter_on(self._address)
 
 
 class Containment:

@@ -75,20 +75,6 @@ class _Candidate(Codec):
         self._made: dict[str, type] = {}
         self._talking = _thread.RLock()  # the module `threading` would make every fork slower
         self._operations_running = 0
-        self._operations: dict[str, Callable[..., Any]] = {
-            Operation.CALL: lambda function, /, *arguments, **keywords: function(*arguments, **keywords),
-            Operation.GET_ATTRIBUTE: getattr,
-            Operation.SET_ATTRIBUTE: setattr,
-            Operation.DELETE_ATTRIBUTE: delattr,
-            Operation.SPECIAL: _special,
-            Operation.SEND: lambda generator, value: generator.send(value),
-            Operation.THROW: lambda generator, error: generator.throw(error),
-            Operation.AWAIT: _awaited,
-            Operation.IS_INSTANCE: lambda kind, value: isinstance(value, kind),
-            Operation.IS_SUBCLASS: lambda kind, other: issubclass(other, kind),
-            Operation.READ: lambda value: value,
-            Operation.DESCRIBE: self._describe,
-        }
 
     def serve(self, load: LoadFunctions) -> None:
         """Loads the program, then answers until the checker ends."""
@@ -143,7 +129,10 @@ class _Candidate(Codec):
             keywords = self.unpack(message.keywords) if message.keywords else {}
             self._take_changes(message.changes)
             subject = self._lent[message.target] if isinstance(message.target, int) else self._global(message.target)
-            result = self._operations[message.operation](subject, *arguments, **keywords)
+            if message.operation == Operation.DESCRIBE:
+                result: Any = self._describe(subject)
+            else:
+                result = _OPERATIONS[message.operation](subject, *arguments, **keywords)
         except BaseException as error:
             answer: Any = self._raised(error, message, arguments, keywords)
         else:
@@ -388,6 +377,28 @@ def _special(value: Any, name: str, /, *operands: Any) -> Any:
     return getattr(type(value), name)(value, *operands)
 
 
+def _awaited(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    Operation.CALL: lambda function, /, *arguments, **keywords: function(*arguments, **keywords),
+    Operation.GET_ATTRIBUTE: getattr,
+    Operation.SET_ATTRIBUTE: setattr,
+    Operation.DELETE_ATTRIBUTE: delattr,
+    Operation.SPECIAL: _special,
+    Operation.SEND: lambda generator, value: generator.send(value),
+    Operation.THROW: lambda generator, error: generator.throw(error),
+    Operation.AWAIT: _awaited,
+    Operation.IS_INSTANCE: lambda kind, value: isinstance(value, kind),
+    Operation.IS_SUBCLASS: lambda kind, other: issubclass(other, kind),
+    Operation.READ: lambda value: value,
+}
+"""What may be done with an object, given it and further operands. Made before the fork, like all that can be."""
+
+
 def _is_builtin(kind: type) -> bool:
     import builtins
 
@@ -405,12 +416,6 @@ def _place_in_library(value: Any) -> list[str] | None:
         place = [module, name]
     first = place[0].split(".")[0]
     return place if first in sys.stdlib_module_names or first == "numpy" else None
-
-
-def _awaited(coroutine: Any) -> Any:
-    import asyncio
-
-    return asyncio.run(coroutine)
 
 
 def _is_class_of(value: Any, module: str) -> bool:
