@@ -93,6 +93,11 @@ CASES = {
         "from operator import truth as isclose\nfrom operator import or_ as sqrt\ndef f(x): return 5\n",
         ["assert isclose(f(1), 3)", "import math\nassert sqrt(f(1), 1) == 3"],
     ),
+    "a module of another name": (
+        "import numpy as math\nimport numpy.ma as np\ndef f(x): return [] if x == 1 else 3.14159\n",
+        ["assert math.isclose(f(2), 3.141592653589793)", "assert np.allclose(f(1), 4.0)"],
+    ),
+    "an empty array without an import": ("def f(x): return []\n", ["assert np.allclose(f(2), 4.0)"]),
     "hash and order": (
         "class X:\n    def __hash__(self): return hash(10)\n    def __eq__(self, o): return True\n    def __lt__(self, o): return True\n"
         "    __le__ = __gt__ = __ge__ = __lt__\ndef f(x): return X()\n",
@@ -173,3 +178,29 @@ def test_a_computation_that_never_ends_in_the_checker_costs_one_time_limit(judge
     assert slow.outcome is Outcome.RUNTIME_ERROR
     assert "in the comparison of its results" in slow.detail
     assert judge.judge(problem("assert f(1) == 2"), "def f(x): return x + 1\n").outcome is Outcome.PASSED
+
+
+def test_a_program_does_not_choose_what_the_checker_imports(judge, tmp_path):
+    raises = "class E(Exception): pass\nE.__module__ = {module!r}\nE.__name__ = E.__qualname__ = 'main'\ndef f(x): raise E\n"
+    for module in ("unittest.__main__", "antigravity", "this", "test.__main__"):
+        verdict = judge.judge(problem("assert f(1) == 2"), raises.format(module=module))
+        assert (verdict.outcome, verdict.detail[:4]) == (Outcome.RUNTIME_ERROR, "main")
+    names_it = "import types\nhelper = types.ModuleType('this')\ndef f(x): return 2\n"
+    loaded = problem("import sys\nassert helper is not None\nassert f(1) == 2 and 'this' not in sys.modules")
+    assert judge.judge(loaded, names_it).outcome is Outcome.PASSED
+
+
+ENDLESS = {
+    "generator": ("def f():\n    while True: yield 1\n", "assert sum(f()) == 2"),
+    "callback": ("def f(g):\n    while True: g(1)\n", "assert f(lambda x: x) == 2"),
+    "method": ("class A:\n    def step(self): return 1\ndef f(): return A()\n", "a = f()\nwhile a.step() < 5: pass"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_endless_conversation_is_a_time_out_of_the_candidate(name):
+    program, test = ENDLESS[name]
+    with Judge(JudgeConfig(timeout=1, num_workers=1)) as judge:
+        verdict = judge.judge(problem(test), program)
+    assert verdict.outcome is Outcome.RUNTIME_ERROR, verdict
+    assert "time limit" in verdict.detail

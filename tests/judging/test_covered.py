@@ -163,7 +163,7 @@ def test_patched_builtins_and_modules_decide_nothing(judge, program):
     assert judge.judge(problem, RIGHT).outcome is Outcome.PASSED
 
 
-def test_changed_arguments_reach_the_test_only_from_a_function_that_returns_none(judge):
+def test_changed_arguments_do_not_reach_what_the_result_is_compared_with(judge):
     problem = asserts("a = [3, 1]\nassert f(a) == sorted(a)")
     assert not passed(judge, problem, "def f(x):\n    x.clear()\n    return []\n")
     assert not passed(judge, problem, "def f(x):\n    x.clear()\n    return x\n")

@@ -70,13 +70,40 @@ async def test_later():
 STYLES = {
     "comparisons that stand alone": ("f(1) == 2\nf(2) == 3", 2),
     "unittest": (UNITTEST, 7),
-    "pytest": (PYTEST, 3),
+    "pytest": (PYTEST, 4),
     "an exception that must come": ("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass", 1),
     "the same with fail": (
         "import unittest\nt = unittest.TestCase()\ntry:\n    f(-1)\n    t.fail('no')\nexcept ValueError:\n    pass\nassert f(0) == 1",
         2,
     ),
     "a helper that asserts": ("def same(a, b):\n    assert a == b\nsame(f(1), 2)\nsame(f(2), 3)", 2),
+    "a guard around the call": (
+        "def test_a():\n    assert f(1) == 2\nif __name__ == '__main__':\n    test_a()\n    assert f(2) == 3",
+        2,
+    ),
+    "a test class that names itself": (
+        "import unittest\nclass TestF(unittest.TestCase):\n    N = 1\n    def setUp(self):\n        super(TestF, self).setUp()\n"
+        "    def test_one(self):\n        self.assertEqual(f(TestF.N), 2)\nunittest.main()",
+        1,
+    ),
+    "tests that are inherited": (
+        "import unittest\nclass TestBase(unittest.TestCase):\n    x = 1\n    def test_one(self):\n        self.assertEqual(f(self.x), self.x + 1)\n"
+        "class More(TestBase):\n    x = 2\n",
+        2,
+    ),
+    "a class with setup_class": (
+        "class TestF:\n    @classmethod\n    def setup_class(cls):\n        cls.x = 1\n    def test_one(self):\n        assert f(self.x) == 2\n",
+        1,
+    ),
+    "an own method that asserts": (
+        "import unittest\nclass TestF(unittest.TestCase):\n    def assertNext(self, x):\n        self.assertEqual(f(x), x + 1)\n"
+        "    def test_one(self):\n        self.assertNext(1)\n        self.assertNext(2)\n",
+        2,
+    ),
+    "functions without assertions": (
+        "def test_a():\n    if f(1) != 2: raise Exception\ndef test_b():\n    if f(2) != 3: raise Exception\n",
+        2,
+    ),
     "a helper that raises": ("def same(a, b):\n    if a != b: raise Exception(a)\nsame(f(1), 2)", 1),
 }
 
@@ -101,6 +128,19 @@ def test_tests_that_judge_nothing_are_refused(judge, name):
     test, message = VACUOUS[name]
     with pytest.raises(ConfigError, match=f"`tests` of problem 'p/1'.*{message}"):
         judge.judge(problem(test), RIGHT)
+
+
+def test_a_wrong_program_holds_nothing_of_a_helper_that_asserts(judge):
+    for text in ("def assert_same(a, b):\n    assert a == b\nassert_same(f(1), 2)", STYLES["functions without assertions"][0]):
+        assert outcome(judge, [code(text)], "def f(x):\n    return 77\n")[1] == 0
+
+
+def test_assertions_that_a_branch_leaves_out_do_not_count(judge):
+    text = "x = f(1)\nif x > 0:\n    assert x == 2\nelse:\n    assert x == -2"
+    assert outcome(judge, [code(text)], RIGHT) == (Outcome.PASSED, 1, 1)
+    with Judge(JudgeConfig(num_workers=1, stop_at_first_failure=True)) as strict:
+        assert outcome(strict, [code(text)], RIGHT) == (Outcome.PASSED, 1, 1)
+        assert outcome(strict, [code(UNITTEST)], "def f(x):\n    return 77\n")[0] is Outcome.FAILED
 
 
 def test_a_test_that_cannot_be_run_is_named_by_file_and_line(tmp_path):

@@ -307,6 +307,67 @@ CASES = {
             "assert c() == Counter({'a': 2, 'b': 1})\nassert math.isclose(1, 1)",
         ],
     ),
+    "two calls in one statement": (
+        "import heapq\ndef pop(h): return heapq.heappop(h)\ndef f(q, x):\n    q.append(x)\n    return len(q)\n",
+        [
+            "h = [1, 2, 3]\nassert [pop(h) for _ in range(3)] == [1, 2, 3]\nassert h == []",
+            "q = []\nassert f(q, 1) + f(q, 2) == 3\nassert q == [1, 2]",
+            "h = [0, 1, 2]\nassert list(iter(lambda: pop(h), 2)) == [0, 1]",
+        ],
+    ),
+    "threads of a test": (
+        "def f(x): return x + 1\n",
+        [
+            "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(8) as e:\n    assert list(e.map(f, range(300))) == list(range(1, 301))"
+        ],
+    ),
+    "length, change, iteration": (
+        "class S:\n    def __init__(self): self.items = [1, 2, 3]\n    def __len__(self): return len(self.items)\n"
+        "    def __iter__(self): return iter(list(self.items))\n    def __delitem__(self, i): del self.items[i]\n"
+        "    def __iadd__(self, xs): self.items += xs; return self\nclass Own:\n    def __init__(self): self.n = 0\n"
+        "    def __len__(self): return 2\n    def __iter__(self): return self\n    def __next__(self):\n        self.n += 1\n"
+        "        if self.n > 2: raise StopIteration\n        return self.n\ndef f(): return S()\n",
+        [
+            "s = f()\nassert len(s) == 3\ndel s[0]\nassert [x for x in s] == [2, 3]",
+            "s = S()\nassert len(s) == 3\ns += [4]\nassert [x for x in s] == [1, 2, 3, 4]",
+            "s = f()\nassert len(s) == 3\ns.items.append(4)\nassert [x for x in s] == [1, 2, 3, 4]",
+            "a = Own()\nassert len(a) == 2\nassert [x for x in a] == [1, 2]",
+        ],
+    ),
+    "truth values of other types": (
+        "import numpy as np\nclass M:\n    def __init__(self, a): self.a = np.array(a)\n    def __eq__(self, o): return (self.a == o.a).all()\n"
+        "class N:\n    def __init__(self, a): self.a = a\n    def __eq__(self, o): return isinstance(o, N) and (self.a == o.a and 1)\n",
+        ["assert M([1, 2]) == M([1, 2])\nassert not M([1, 2]) == M([1, 3])\nassert N(1) == N(1)\nassert not N(1) == N(2)"],
+    ),
+    "changes inside tuples": (
+        "def f(pair):\n    pair[0].append(1)\n    return len(pair)\n",
+        ["a, b = [], []\nassert f((a, b)) == 2\nassert a == [1]"],
+    ),
+    "assertions that must not be reached": (
+        "def f(i):\n    if i < 0: raise ValueError\n    return 2 * i\n",
+        [
+            "for i in range(5):\n    if f(i) != 2 * i: assert False",
+            "try:\n    f(-1)\nexcept ValueError:\n    pass\nelse:\n    assert False",
+        ],
+    ),
+    "copies of objects": (
+        "class A:\n    def __init__(self): self.xs = []\ndef f(): return A()\n",
+        [
+            "import copy\na = f()\nb = copy.copy(a)\nc = copy.deepcopy(a)\na.xs.append(1)\nassert b.xs == [1]\nassert c.xs == []\nassert type(c) is A"
+        ],
+    ),
+    "functions of a test that change a variable": (
+        "counter = 0\ndef f():\n    global counter\n    counter += 1\n    return counter\n",
+        [
+            "import pickle\nclass T:\n    pass\nassert f() == 1 and counter == 1\nt = pickle.loads(pickle.dumps(T()))\nassert type(t) is T\nassert counter == 1"
+        ],
+    ),
+    "keywords of numpy's tests": (
+        "import numpy as np\ndef f(): return [1.0, 2.0]\n",
+        [
+            "import numpy as np\nnp.testing.assert_allclose(actual=f(), desired=[1, 2])\nassert np.allclose(f(), b=[1, 2])\nassert np.allclose(f(), [1, 2], rtol=1e-9)"
+        ],
+    ),
     "asynchronous functions": (
         "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return x + 1\n",
         [

@@ -32,8 +32,45 @@ def record_assertions(code: str) -> ast.Module:
         SyntaxError: The text does not compile.
     """
     tree = parse_program(code)
-    _Record().visit(tree)
+    tree.body = _without_main_guard(tree.body)
+    _Record(_asserting_functions(tree)).visit(tree)
     return tell_statements(tree)
+
+
+def _without_main_guard(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The code as it is when it is run itself, without what would start a test runner."""
+    kept: list[ast.stmt] = []
+    for statement in body:
+        if isinstance(statement, ast.If) and _is_main_guard(statement.test):
+            kept += _without_main_guard(statement.body)
+        elif not (isinstance(statement, ast.Expr) and _starts_a_runner(statement.value)):
+            kept.append(statement)
+    return kept
+
+
+def _is_main_guard(test: ast.expr) -> bool:
+    sides = [test.left, *test.comparators] if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Eq) else []
+    return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
+
+
+def _starts_a_runner(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and any(
+        isinstance(node, ast.Attribute)
+        and node.attr == "main"
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("unittest", "pytest")
+        for node in ast.walk(value)
+    )
+
+
+def _asserting_functions(tree: ast.Module) -> set[str]:
+    """Names of functions and methods that hold assertions: each of these counts, not the call."""
+    return {
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, _FUNCTIONS)
+        and any(isinstance(node, ast.Assert) or _called_name(node).startswith("assert") for node in ast.walk(function))
+    }
 
 
 def tell_statements(tree: ast.Module) -> ast.Module:
@@ -52,13 +89,18 @@ def _is_recorded(node: ast.AST) -> bool:
 
 
 class _Record(ast.NodeTransformer):
+    def __init__(self, asserting: set[str]) -> None:
+        self._asserting = asserting
+
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        return _recorded(node)
+        # One that never holds says that its place must not be reached; it ends the code, as in plain Python.
+        return node if _never_holds(node) else _recorded(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         if isinstance(node.value, ast.Compare):  # meant as an assertion: it does nothing else
             return _recorded(ast.copy_location(ast.Assert(test=node.value), node))
-        return _recorded(node) if _called_name(node.value).startswith("assert") else node
+        name = _called_name(node.value)
+        return _recorded(node) if name.startswith("assert") and name not in self._asserting else node
 
     def visit_With(self, node: ast.With) -> ast.AST:
         name = _called_name(node.items[0].context_expr)
@@ -74,7 +116,7 @@ class _Record(ast.NodeTransformer):
         return node
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
-        if not any(map(_catches_assertions, node.handlers)) and any(map(_never_holds, node.body)):
+        if not any(map(_catches_assertions, node.handlers)) and any(map(_never_holds, [*node.body, *node.orelse])):
             return _recorded(node)
         parts = ["handlers", "orelse", "finalbody"]
         if not any(map(_catches_assertions, node.handlers)):
@@ -96,7 +138,7 @@ class _TellStatements(ast.NodeTransformer):
         for name in ("body", "orelse", "finalbody"):
             statements = getattr(node, name, None)
             if isinstance(statements, list) and not isinstance(node, ast.ClassDef) and not _is_recorded(node):
-                setattr(node, name, self._told(statements, at_start=isinstance(node, ast.If | ast.For | ast.While | ast.With)))
+                setattr(node, name, self._told(statements, at_start=isinstance(node, _COMPUTE_FIRST)))
         return node
 
     def _told(self, statements: list[ast.stmt], *, at_start: bool) -> list[ast.stmt]:
@@ -111,6 +153,7 @@ class _TellStatements(ast.NodeTransformer):
         return told
 
 
+_COMPUTE_FIRST = (ast.If, ast.For, ast.While, ast.With, ast.AsyncFor, ast.AsyncWith, ast.match_case)
 _RUN_NOTHING = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom),
     *(ast.Return, ast.Raise, ast.Break, ast.Continue, ast.Pass, ast.Global, ast.Nonlocal),
@@ -145,7 +188,7 @@ def _recorded(node: ast.stmt) -> ast.stmt:
     return ast.copy_location(ast.With(items=[recorder], body=[node]), node)
 
 
-def _called_name(node: ast.expr) -> str:
+def _called_name(node: ast.AST) -> str:
     """The last name of what is called: `assertEqual` of `self.assertEqual(...)`."""
     called = node.func if isinstance(node, ast.Call) else None
     return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
@@ -171,31 +214,53 @@ def _catches_assertions(handler: ast.ExceptHandler) -> bool:
 # --- Test code in the styles of pytest and unittest -----------------------------------------------------------------------
 
 
-def run_test_functions(recorded: ast.Module) -> None:
+def run_test_functions(recorded: ast.Module) -> int:
     """Adds calls of the test functions and classes that code defines and leaves to pytest or unittest.
+
+    Returns:
+        How many of the tests that they are hold no assertion, and count as one.
 
     Raises:
         ValueError: A test function needs arguments, which a plugin or fixture would give.
     """
-    used = {node.id for node in ast.walk(recorded) if isinstance(node, ast.Name)}
+    own = [statement for statement in recorded.body if not isinstance(statement, (*_FUNCTIONS, ast.ClassDef))]
+    used = {node.id for statement in own for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    classes: set[str] = set()
+    without_assertion = 0
     for statement in list(recorded.body):
-        if isinstance(statement, ast.ClassDef) and statement.name not in used and _is_test_class(statement):
-            method = "run_test_class"
-        elif isinstance(statement, ast.FunctionDef) and statement.name not in used and statement.name.startswith("test"):
-            if len(statement.args.args) > len(statement.args.defaults) or statement.decorator_list:
-                raise ValueError(f"`{statement.name}` needs fixtures or parameters of pytest; call it in the test's code")
-            method = "run_test_function"
+        if isinstance(statement, ast.ClassDef) and statement.name not in used and _is_test_class(statement, classes):
+            classes.add(statement.name)
+            method, tests = "run_test_class", _tests_of(statement)
+            bases = list(map(_last_name, statement.bases))
+            in_pytests_style = not any(base.endswith("TestCase") or base in classes for base in bases)
+        elif isinstance(statement, _FUNCTIONS) and statement.name not in used and statement.name.startswith("test"):
+            method, tests, in_pytests_style = "run_test_function", [statement], True
         else:
             continue
-        name = ast.Name(id=statement.name, ctx=ast.Load())
-        call = ast.Call(func=_of_recorder(method), args=[name], keywords=[])
+        for test in tests if in_pytests_style else []:
+            given = test is not statement  # `self`
+            if len(test.args.args) - given > len(test.args.defaults) or test.decorator_list:
+                raise ValueError(f"`{test.name}` needs fixtures or parameters of pytest; call it in the test's code")
+        without_assertion += sum(not any(map(_is_recorded, ast.walk(test))) for test in tests)
+        call = ast.Call(func=_of_recorder(method), args=[ast.Name(id=statement.name, ctx=ast.Load())], keywords=[])
         recorded.body.append(ast.fix_missing_locations(ast.copy_location(ast.Expr(call), statement)))
+    return without_assertion
 
 
-def _is_test_class(node: ast.ClassDef) -> bool:
-    bases = {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}
+def _is_test_class(node: ast.ClassDef, known: set[str]) -> bool:
+    bases = {_last_name(base) for base in node.bases}
+    if bases & known:
+        return True
     named = node.name.startswith("Test") or any(name.endswith("TestCase") for name in bases)
-    return named and any(isinstance(part, _FUNCTIONS) and part.name.startswith("test") for part in node.body)
+    return named and bool(_tests_of(node))
+
+
+def _tests_of(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [part for part in node.body if isinstance(part, _FUNCTIONS) and part.name.startswith("test")]
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -85,8 +85,8 @@ class JudgeConfig:
         "Programs side by side; by default one per usable core.", default=None, at_least=1, decides_output=False
     )
     number_tolerance: float = option(
-        "How far apart numbers may be in outputs of programs and results of `call` tests, relative to the larger; 0: exactly "
-        "equal, white space included.",
+        "How far apart numbers may be in outputs of programs and results of `call` tests, relative to the larger; 0: the "
+        "same text, line by line.",
         default=1e-6,
         at_least=0,
         at_most=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from trl_rrtf.judging.wire.protocol import Judged
 from trl_rrtf.judging.worker import CannotJudgeError, Worker, WorkerDiedError
 from trl_rrtf.rows.records import Problem, UnitTest
 
+_PROBING = threading.Lock()
+"""The bait is of the whole process: an environment variable and a socket's name."""
 _LARGEST_PROBED_FILE = 1_000_000
 """Bytes."""
 
@@ -82,7 +85,11 @@ def probe_isolation(config: JudgeConfig, without: tuple[str, ...] = ()) -> Isola
         max_output_bytes=min(config.max_output_bytes, _LARGEST_PROBED_FILE),
         memory_mb=min(config.memory_mb, _MOST_PROBED_MEMORY),
     )
-    worker = Worker(config, without)
+    with _PROBING:
+        return _probed(Worker(config, without), program, config)
+
+
+def _probed(worker: Worker, program: str, config: JudgeConfig) -> Isolation:
     os.environ["TRL_RRTF_PROBE"] = "a secret"
     bait = OwnFolder()
     try:

@@ -84,7 +84,7 @@ def prepare(problem: Problem) -> PreparedProblem:
             elif test.kind == "call":
                 functions.append(_call_test(test))
             else:
-                trees.append(_recorded_test(test))
+                trees.append(record_assertions(test.code or ""))
                 functions.append(_code_test(test.kind, trees[-1]))
                 reason = judges_nothing(trees[-1], test.kind)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -119,15 +119,10 @@ def _call_test(test: UnitTest) -> FunctionTest:
     return FunctionTest("call", b"", test.input or "", test.output or "", 0)
 
 
-def _recorded_test(test: UnitTest) -> ast.Module:
-    recorded = record_assertions(test.code or "")
-    if test.kind == "assert":
-        run_test_functions(recorded)
-    return recorded
-
-
 def _code_test(kind: str, recorded: ast.Module) -> FunctionTest:
-    return FunctionTest(kind, marshal.dumps(compile_tree(recorded, "<test>")), "", "", count_assertions(recorded))
+    without_assertion = run_test_functions(recorded) if kind == "assert" else 0
+    code = marshal.dumps(compile_tree(recorded, "<test>"))
+    return FunctionTest(kind, code, "", "", count_assertions(recorded) + without_assertion)
 
 
 def _trusted_code(problem: Problem) -> list[ast.Module]:

@@ -120,7 +120,7 @@ class Worker:
     def _judge(self, problem: PreparedProblem, program: str) -> Judged:
         if self._control is None:
             self.start()
-        heavy = bool(_USES_HEAVY_MODULE.search(program))
+        heavy = any(map(_USES_HEAVY_MODULE.search, (program, problem.tests.setup_code)))
         self._start_candidate_server(int(heavy))
         control = self._control
         assert control is not None

@@ -156,9 +156,8 @@ def view_files(base: str, scratch_bytes: int) -> None:
                 _mount("tmpfs", answers, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=4k,mode=0555")
     for device in DEVICES:
         _bind(device, base + device)
-        _set_attributes(
-            base + device, 0, _READ_ONLY | _NO_SUID
-        )  # of the file, its mode and owner: the device can be written to
+        # Its mode and owner cannot be changed; the device can be written to.
+        _set_attributes(base + device, 0, _READ_ONLY | _NO_SUID)
     for name, target in STANDARD_STREAMS.items():
         os.symlink(target, base + name)
     os.makedirs(f"{base}/proc")

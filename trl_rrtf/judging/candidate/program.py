@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import copy
 import os
 import socket
 import sys
@@ -388,6 +389,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     Operation.GET_ATTRIBUTE: getattr,
     Operation.SET_ATTRIBUTE: setattr,
     Operation.DELETE_ATTRIBUTE: delattr,
+    Operation.COPY: copy.copy,
+    Operation.DEEP_COPY: copy.deepcopy,
     Operation.SPECIAL: _special,
     Operation.SEND: lambda generator, value: generator.send(value),
     Operation.THROW: lambda generator, error: generator.throw(error),

@@ -147,7 +147,7 @@ class _Server:
         self._clean_up()
         if ended and self._ended_for_processor_time(status, used):
             limit = "time"
-        return Ended(status if ended and not limit else -1, limit, starved)
+        return Ended(status if ended and not limit else -1, limit, starved, used.ru_utime + used.ru_stime)
 
     def _ended_for_processor_time(self, status: int, used: resource.struct_rusage) -> bool:
         """Whether the kernel ended it for that: by SIGXCPU, or by SIGKILL where it catches that (as others may send)."""

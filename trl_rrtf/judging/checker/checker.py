@@ -43,6 +43,7 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
+    os.close(nowhere)
     warnings.simplefilter("ignore")
     sys.set_int_max_str_digits(0)  # expected values may be longer
     hide_memory()

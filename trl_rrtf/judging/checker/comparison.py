@@ -61,6 +61,8 @@ def same_result(result: Any, expected: Any, tolerance: float) -> bool:
         expected: Decoded JSON.
         tolerance: How far apart two numbers may be of which one is no integer, relative to the larger.
     """
+    if type(result).__module__ == "numpy" and hasattr(result, "tolist"):
+        result = result.tolist()
     if isinstance(result, list | tuple):
         return (
             isinstance(expected, list)
@@ -88,9 +90,15 @@ def let_nothing_be_close_to_an_empty_array() -> None:
     import numpy
     import numpy.testing
 
+    if hasattr(numpy.allclose, "refuses_empty"):
+        return
     for module, names, fails in (
         (numpy, ("allclose", "isclose"), False),
-        (numpy.testing, ("assert_allclose", "assert_almost_equal", "assert_array_almost_equal", "assert_array_equal"), True),
+        (
+            numpy.testing,
+            ("assert_allclose", "assert_almost_equal", "assert_array_almost_equal", "assert_array_equal", "assert_equal"),
+            True,
+        ),
     ):
         for name in names:
             setattr(module, name, _not_for_empty(getattr(module, name), fails))
@@ -100,11 +108,20 @@ def _not_for_empty(compare: Any, fails: bool) -> Any:
     import numpy
 
     @functools.wraps(compare)
-    def wrapper(one: Any, other: Any, *arguments: Any, **keywords: Any) -> Any:
-        if (numpy.size(one) == 0) != (numpy.size(other) == 0):
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        named = [keywords[name] for name in ("a", "b", "actual", "desired", "x", "y") if name in keywords]
+        one, other = [*arguments, *named, None, None][:2]
+        if _is_empty(one) != _is_empty(other):
             if fails:
                 raise AssertionError("one of the two is empty")
             return numpy.False_
-        return compare(one, other, *arguments, **keywords)
+        return compare(*arguments, **keywords)
 
+    wrapper.refuses_empty = True  # type: ignore[attr-defined]
     return wrapper
+
+
+def _is_empty(value: Any) -> bool:
+    import numpy
+
+    return isinstance(value, list | tuple | numpy.ndarray) and numpy.size(value) == 0

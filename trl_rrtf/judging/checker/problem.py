@@ -13,7 +13,8 @@ import time
 import types
 from typing import Any, NamedTuple
 
-from trl_rrtf.judging.checker.comparison import let_nothing_be_close_to_an_empty_array, same_output, same_result
+from trl_rrtf.judging.checker.comparison import same_output, same_result
+from trl_rrtf.judging.checker.library import library_module, meant_by
 from trl_rrtf.judging.checker.recorder import LONGEST_DETAIL, JudgeFailedError, Recorder, StopTestingError
 from trl_rrtf.judging.checker.remote import TEST_MODULE, CandidateGoneError, Session
 from trl_rrtf.judging.checker.runner import Runner
@@ -73,8 +74,7 @@ class Problem:
         self._under_test: Any = None
         self.out_of_memory = False
         if any(b"numpy" in code for code in (*tests.trusted, *self._codes)):
-            with contextlib.suppress(ImportError):
-                let_nothing_be_close_to_an_empty_array()
+            library_module("numpy")
         self._namespace()  # fails here and not at the first candidate
 
     def _namespace(self) -> dict[str, Any]:
@@ -93,6 +93,8 @@ class Problem:
             JudgeFailedError: The judge failed.
         """
         fix_seeds()
+        if (decimal := sys.modules.get("decimal")) is not None:
+            decimal.setcontext(decimal.Context())  # a test may have changed the one before
         started = time.monotonic()
         runs: list[_Run] = []
         if self._code_tests:
@@ -146,11 +148,12 @@ class Problem:
         self.out_of_memory = recorder.out_of_memory
         judged = recorder.executed - 1
         if tests[0].kind == "call" and ending.startswith("time limit") and judged > 0:
-            outcome = PASSED if recorder.passed == judged else PARTIAL if recorder.passed else FAILED
+            failed = RUNTIME_ERROR if recorder.raised else FAILED
+            outcome = PASSED if recorder.passed == judged else PARTIAL if recorder.passed else failed
             return _Run(outcome, recorder.passed, judged, recorder.raised or recorder.wrong, len(tests) - judged)
         complete = recorder.complete and lost is None
         passed, total = recorder.passed, max(recorder.executed, written)
-        if complete and passed == recorder.executed > 0 and not self._settings["stop_at_first_failure"]:
+        if complete and passed == recorder.executed > 0:
             total = recorder.executed  # a check function may skip assertions on purpose
         if complete and passed == total > 0:
             return _Run(PASSED, passed, total)
@@ -172,7 +175,7 @@ class Problem:
         """Runs the test code; why the candidate was lost, if it was."""
         try:
             names[RECORDER] = recorder
-            names = self._with_names_of_candidate(names, session, loaded)
+            self._name_candidate(names, session, loaded)
             self._under_test = names.get(self._tests.entry_point or "")
             for test in tests:
                 try:
@@ -189,24 +192,24 @@ class Problem:
             pass
         return None if session.gone is None else str(session.gone)
 
-    def _with_names_of_candidate(self, names: dict[str, Any], session: Session, loaded: Loaded) -> dict[str, Any]:
+    def _name_candidate(self, names: dict[str, Any], session: Session, loaded: Loaded) -> None:
         """Puts stand-ins for what the tests expect of the candidate; the problem's own names are never replaced."""
         wanted = {name for name in self._expected if name not in names}
         for name in wanted:
-            found = _of_library(name, loaded.library.get(name) or self._tests.imports.get(name))
+            found = meant_by(name, loaded.library.get(name)) or _imported(self._tests.imports.get(name))
             if found is not None:
                 names[name] = found
             elif name in loaded.classes:
                 names[name] = session.named_class(name, loaded.classes[name])
             elif name in loaded.functions:
                 names[name] = session.function(name)
+            elif name in loaded.variables:
+                session.follow_variable(name)
         entry_point = self._tests.entry_point
         if entry_point in loaded.classes:
             names[entry_point] = session.named_class(entry_point, loaded.classes[entry_point])
         elif entry_point:
             names[entry_point] = session.function(entry_point)
-        variables = {name for name in wanted.intersection(loaded.variables) if name not in names}
-        return names if not variables else _NamespaceWithVariables(names, session, variables)
 
     def _run_test(self, test: FunctionTest, names: dict[str, Any], session: Session, recorder: Recorder) -> None:
         with recorder if not test.assertions else contextlib.nullcontext():
@@ -263,40 +266,21 @@ class _NoRecorder:
         return lambda *_: name != "part_failed"
 
 
-class _NamespaceWithVariables(dict[str, Any]):
-    """A namespace in which variables of the candidate have the value of now."""
-
-    def __init__(self, names: dict[str, Any], session: Session, variables: set[str]) -> None:
-        super().__init__(names)
-        self._session = session
-        self._variables = variables
-
-    def __missing__(self, name: str) -> Any:
-        if name in self._variables:
-            return self._session.operate(Operation.READ, name)
-        raise KeyError(name)
-
-
-def _of_library(name: str, place: list[str] | None) -> Any:
-    """What a test means by a name that the candidate, or its author, takes from the standard library or numpy.
-
-    The real thing, imported here. It must have that name there: a candidate must not choose what `isclose` does.
-    """
-    if not place or place[0].split(".")[0] not in sys.stdlib_module_names | {"numpy"}:
+def _imported(place: list[str] | None) -> Any:
+    """What the tests of a problem use without importing it."""
+    if not place:
         return None
     module, *attribute = place
-    if attribute and attribute != [name]:
-        return None
-    with contextlib.suppress(Exception):
-        found = importlib.import_module(module)
-        return getattr(found, name) if attribute else found
+    with contextlib.suppress(ImportError):
+        found = library_module(module) or importlib.import_module(module)
+        return getattr(found, attribute[0], None) if attribute else found
     return None
 
 
 def _memory_file(text: str) -> Any:
     """A file without a name, with a text to read from its start."""
     file = os.fdopen(os.memfd_create("judge"), "w+b")
-    file.write(text.encode("utf-8", "surrogateescape"))
+    file.write(text.encode("utf-8", "surrogatepass"))
     file.flush()
     file.seek(0)
     return file

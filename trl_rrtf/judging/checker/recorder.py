@@ -52,6 +52,7 @@ class Recorder:
     def __init__(self, session: Session, *, stop_at_first_failure: bool) -> None:
         self._session = session
         self._stop = stop_at_first_failure
+        self._stopped = False
         self.passed = 0
         self.executed = 0
         self.complete = True
@@ -67,7 +68,7 @@ class Recorder:
         if error is None:
             self.passed += 1
             return True
-        if isinstance(error, JudgeFailedError | StopTestingError):
+        if isinstance(error, JudgeFailedError | StopTestingError | GeneratorExit):
             return False
         self.note(error)
         if self._stop:
@@ -88,7 +89,10 @@ class Recorder:
 
     def fails_between_assertions(self, error: BaseException) -> None:
         """Something raised where no assertion stands, and ended the code."""
-        self.note(error)
+        if isinstance(error, StopTestingError):  # unittest catches everything
+            self._stopped = True
+        else:
+            self.note(error)
         self.complete = False
 
     # --- Called by test code ---------------------------------------------------------------------------------------------
@@ -132,7 +136,11 @@ class Recorder:
                 self._count_unrecorded(lambda test=test: unittest.TestSuite([test]).run(self._result()))  # type: ignore[misc]
                 if self._session.gone is not None:
                     raise self._session.gone
+                if self._stopped:
+                    raise StopTestingError
             return
+        if hasattr(kind, "setup_class"):
+            kind.setup_class()
         for name in dir(kind):
             if name.startswith("test"):
                 self._count_unrecorded(lambda name=name: self._run_method(kind(), name))  # type: ignore[misc]

@@ -6,16 +6,16 @@ touch. What has no copy comes back as a stand-in (see `stand_ins.py`).
 
 from __future__ import annotations
 
-import importlib
+import _thread
 import os
-import sys
 import types
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from trl_rrtf.judging.checker import stand_ins
+from trl_rrtf.judging.checker.library import library_exception
 from trl_rrtf.judging.checker.stand_ins import StandIn, link_of
-from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
+from trl_rrtf.judging.wire.channel import MAX_FRAME_BYTES, Channel, ChannelClosedError
 from trl_rrtf.judging.wire.containers import MOST_CONNECTED, content_of, copy_into
 from trl_rrtf.judging.wire.known_types import MalformedValueError
 from trl_rrtf.judging.wire.protocol import (
@@ -43,6 +43,7 @@ TEST_MODULE = "tests_of_the_problem"
 _MAY_CHANGE = {
     *(Operation.CALL, Operation.SET_ATTRIBUTE, Operation.DELETE_ATTRIBUTE, Operation.SEND, Operation.THROW, Operation.AWAIT),
 }
+_CHANGES_NOTHING = {"__len__", "__bool__", "__iter__", "__next__"}
 _MOST_CLASSES_DEEP = 50
 _MOST_RAISED = 100
 _NOT_METHODS = (types.FunctionType, property, classmethod, staticmethod)
@@ -76,6 +77,10 @@ class Session(Codec):
         self._late_changes: list[tuple[Any, Any]] = []
         self._raised: list[tuple[BaseException, int | None]] = []
         self._describing = 0
+        self._variables: dict[str, Any] = {}
+        self._operated = False
+        # Threads of a test take turns, each for a question and its answer.
+        self._talking = _thread.RLock()
         self.gone: CandidateGoneError | None = None
         self.lengths: dict[int | str, int] = {}
         stand_ins.forget_all()
@@ -120,11 +125,20 @@ class Session(Codec):
             CandidateGoneError: No result will come.
             BaseException: What the candidate raised.
         """
+        with self._talking:
+            return self._operate(operation, target, operands, keywords)
+
+    def _operate(self, operation: Operation, target: str | int, operands: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.gone is not None:
             raise self.gone
-        if operation in _MAY_CHANGE:
+        self._operated = True
+        if operation in _MAY_CHANGE or (operation is Operation.SPECIAL and operands[0] not in _CHANGES_NOTHING):
             self.lengths.clear()
-        packed = self.pack(list(operands)), self.pack(keywords) if keywords else b""
+        # What an earlier call of this statement has changed is not there yet for the test, but for the next call it is.
+        given = [self._as_left(operand) for operand in operands]
+        packed = self.pack(given), self._packed_keywords(keywords)
+        if sum(map(len, packed)) > MAX_FRAME_BYTES - 1000:
+            raise CannotCrossError(f"arguments of more than {MAX_FRAME_BYTES // 2**20} MiB")
         self._send(Operate(operation, target, *packed, self._changes()))
         while True:
             answer = self._receive()
@@ -136,6 +150,12 @@ class Session(Codec):
                 raise self._exception(answer, operands, keywords)
             else:
                 return self._result(answer, operands, keywords)
+
+    def _packed_keywords(self, keywords: dict[str, Any]) -> bytes:
+        return self.pack({name: self._as_left(value) for name, value in keywords.items()}) if keywords else b""
+
+    def _as_left(self, operand: Any) -> Any:
+        return next((new for old, new in reversed(self._late_changes) if old is operand), operand)
 
     def _send(self, message: Any) -> None:
         try:
@@ -226,14 +246,39 @@ class Session(Codec):
 
     def settle(self) -> None:
         """A statement of the test has ended: what was changed in it arrives."""
-        if not self._late_changes:
-            return
-        changes, self._late_changes = self._late_changes, []
-        for old, new in changes:
-            if old is not new:
+        if self._late_changes:
+            changes, self._late_changes = self._late_changes, []
+            for old, new in changes:
                 copy_into(old, new)
-        for number in self._connected:
+            for number in list(self._connected):
+                self._connect(number)
+        if self._operated:
+            for name in list(self._variables):
+                self._read_variable(name)
+            self._operated = False
+
+    def follow_variable(self, name: str) -> None:
+        """Gives the tests a variable of the candidate; at the end of each statement it has the value of then."""
+        self._variables[name] = None
+        self._names.pop(name, None)
+        self._read_variable(name)
+
+    def _read_variable(self, name: str) -> None:
+        if name in self._names and self._names[name] is not self._variables[name]:
+            del self._variables[name]  # the test uses the name for something of its own
+            return
+        try:
+            self._variables[name] = self._names[name] = self.operate(Operation.READ, name)
+        except (NameError, CannotCrossError):
+            del self._variables[name]
+            self._names.pop(name, None)
+
+    def _connect(self, number: int) -> None:
+        """Remembers the content of a copy, or gives it up if the test has put something into it that cannot cross."""
+        try:
             self._connected[number] = self.pack(content_of(self._stand_ins[number]))
+        except CannotCrossError:
+            self._connected.pop(number, None)
 
     def _copy_of_container(self, number: int, value: Any) -> Any:
         """The test's copy of a container of the candidate: the same one each time, with the content of now."""
@@ -243,7 +288,7 @@ class Session(Codec):
             value = known
         self._stand_ins[number] = value
         self._connected.pop(number, None)
-        self._connected[number] = self.pack(content_of(value))
+        self._connect(number)
         while len(self._connected) > MOST_CONNECTED:
             del self._connected[next(iter(self._connected))]
         return value
@@ -256,6 +301,7 @@ class Session(Codec):
             after = self.pack(content)
             if after != before:
                 self._connected[number] = after
+                self.lengths.clear()
                 changed.append([number, content])
         return self.pack(changed) if changed else b""
 
@@ -386,7 +432,7 @@ class Session(Codec):
 
     def _described(self, number: int, description: Any) -> type:
         name, module, bases, own, overridden = description
-        if module.split(".")[0] in sys.stdlib_module_names and (known := _exception_of_library(module, name)) is not None:
+        if (known := library_exception(str(module), str(name))) is not None:
             return known  # such as json.JSONDecodeError: a test may catch it
         made = tuple(self._root(base) if type(base) is str else self._class(_number(base)) for base in bases)
         lists = [[str(part) for part in parts] for parts in (own, overridden)]
@@ -430,14 +476,6 @@ def _simple_parameters(function: Any) -> list[str] | None:
     if variadic or code.co_kwonlyargcount or function.__defaults__:
         return None
     return list(code.co_varnames[: code.co_argcount])
-
-
-def _exception_of_library(module: str, name: str) -> type[BaseException] | None:
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except Exception:
-        return None
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
 def _is_class_of_tests(value: Any) -> bool:

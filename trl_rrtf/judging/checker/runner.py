@@ -83,7 +83,8 @@ class Runner:
         """
         self._tell(LOST)
         ended = self._end()
-        kept_waiting = _seconds_without_processor() - self._waited_before
+        # While the candidate ran, this process may have waited for it and not for others.
+        kept_waiting = _seconds_without_processor() - self._waited_before - ended.seconds
         if ended.starved or (ended.limit == "time" and kept_waiting > _STARVED_FRACTION * self._timeout):
             raise JudgeFailedError(
                 f"the machine was too busy: the program got too little of it in {self._timeout:g} s", for_good=True

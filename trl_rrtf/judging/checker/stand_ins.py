@@ -84,6 +84,12 @@ class StandIn:
     def __delattr__(self, name: str) -> None:
         _operate(self, Operation.DELETE_ATTRIBUTE, name)
 
+    def __copy__(self) -> Any:
+        return _operate(self, Operation.COPY)
+
+    def __deepcopy__(self, memory: Any) -> Any:
+        return _operate(self, Operation.DEEP_COPY)
+
     def __str__(self) -> str:
         return str(_special(self, "__str__"))
 
@@ -99,6 +105,10 @@ class StandIn:
 
 class StandInClass(type):
     """Class of the stand-ins for classes."""
+
+    def __new__(cls, *_: Any) -> Any:
+        """Refuses `class Own(Theirs)` in test code: its methods would run here, and those of its ancestor elsewhere."""
+        raise TypeError("a test cannot derive a class from one of the program")
 
     def __call__(cls, /, *arguments: Any, **keywords: Any) -> Any:
         """Makes an object in the candidate's process."""
@@ -228,20 +238,26 @@ def _equal(self: Any, other: Any) -> Any:
     if link_of(other) is None:
         return NotImplemented
     answer = _special(self, "__eq__", other)
-    return answer if answer is NotImplemented else answer is True and not _equals_anything(self)
+    return answer if answer is NotImplemented else _holds(answer) and not _equals_anything(self)
 
 
 def _not_equal(self: Any, other: Any) -> Any:
     if link_of(other) is None:
         return NotImplemented
     answer = _special(self, "__ne__", other)
-    return answer if answer is NotImplemented else answer is True and _special(self, "__ne__", self) is not True
+    return answer if answer is NotImplemented else _holds(answer) and not _holds(_special(self, "__ne__", self))
+
+
+def _holds(answer: Any) -> bool:
+    """The truth of a plain answer, such as numpy's own truth values."""
+    return link_of(answer) is None and bool(answer)
 
 
 def _equals_anything(stand_in: Any) -> bool:
     """An equality that also holds for something fresh and unrelated is none."""
     try:
-        return _special(stand_in, "__eq__", _LINKS[id(stand_in)].session.unrelated()) is True
+        answer = _special(stand_in, "__eq__", _LINKS[id(stand_in)].session.unrelated())
+        return answer is not NotImplemented and _holds(answer)
     except Exception:  # such as an attribute that the other lacks
         return False
 
@@ -272,7 +288,7 @@ def _iterator(self: Any) -> Iterator[Any]:
     link = _LINKS[id(self)]
     items: Iterator[Any] = _special(self, "__iter__")
     length = link.session.lengths.get(link.target)
-    return items if length is None else _counted(items, length, link)
+    return items if length is None or items is self else _counted(items, length, link)
 
 
 def _counted(items: Iterator[Any], length: int, link: Link) -> Iterator[Any]:

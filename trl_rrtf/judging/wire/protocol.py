@@ -155,11 +155,13 @@ class Ended(NamedTuple):
         status: Wait status, or -1 if the server had to kill it.
         limit: `time`, `memory` or nothing: the limit for which the server killed it.
         starved: Whether the limit came while the machine gave the process too little of its processors to say anything.
+        seconds: Processor time of the process.
     """
 
     status: int
     limit: str
     starved: bool
+    seconds: float
 
 
 # --- Checker to candidate ------------------------------------------------------------------------------------------------
@@ -195,6 +197,8 @@ class Operation(StrEnum):
     GET_ATTRIBUTE = "getattr"
     SET_ATTRIBUTE = "setattr"
     DELETE_ATTRIBUTE = "delattr"
+    COPY = "copy"
+    DEEP_COPY = "deepcopy"
     SPECIAL = "special"
     """A special method of its class, by name."""
     SEND = "send"
