@@ -56,8 +56,9 @@ if TYPE_CHECKING:
     from trl_rrtf.ranking.scores import rank_group as rank_group
     from trl_rrtf.ranking.stage import RankSummary as RankSummary
     from trl_rrtf.ranking.stage import run_rank as run_rank
-    from trl_rrtf.rewards import UnitTestReward as UnitTestReward
-    from trl_rrtf.rewards import unit_test_reward as unit_test_reward
+    from trl_rrtf.rewards.unit_tests import AsyncUnitTestReward as AsyncUnitTestReward
+    from trl_rrtf.rewards.unit_tests import UnitTestReward as UnitTestReward
+    from trl_rrtf.rewards.unit_tests import unit_test_reward as unit_test_reward
     from trl_rrtf.rows.records import Candidate as Candidate
     from trl_rrtf.rows.records import CandidateGroup as CandidateGroup
     from trl_rrtf.rows.records import JudgedGroup as JudgedGroup
@@ -169,8 +170,9 @@ _MODULES = {
         "JudgeConfig",
     ),
     "trl_rrtf.judging.isolation": ("Isolation",),
-    "trl_rrtf.rewards": (
+    "trl_rrtf.rewards.unit_tests": (
         "UnitTestReward",
+        "AsyncUnitTestReward",
         "unit_test_reward",
     ),
     # Ranking

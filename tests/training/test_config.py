@@ -26,6 +26,13 @@ from trl_rrtf.training.options import RRTFOptions
         ("average_tokens_across_devices", False),
         ("remove_unused_columns", True),
         ("batch_eval_metrics", True),
+        ("include_for_metrics", ["inputs"]),
+        ("eval_use_gather_object", True),
+        ("label_names", ["labels"]),
+        ("length_column_name", "size"),
+        ("dataset_text_field", "content"),
+        ("packing_strategy", "wrapped"),
+        ("include_num_input_tokens_seen", True),
     ],
 )
 def test_options_that_rrtf_cannot_honour_are_refused(tmp_path, option, value):
@@ -120,6 +127,11 @@ def test_the_choices_the_help_and_the_errors_come_from_the_table(tmp_path):
         taken = list(inspect.signature(loss.function).parameters)[5:]
         assert taken == list(loss.options), name
     assert set(LOSS_OPTIONS) == {option for loss in RANK_LOSSES.values() for option in loss.options}
+
+
+def test_activations_are_not_offloaded_from_a_cpu(tmp_path):
+    with pytest.raises(ConfigError, match=r"`activation_offloading` moves activations from an accelerator.*there is none"):
+        RRTFConfig(str(tmp_path), bf16=False, activation_offloading=True)
 
 
 def test_groups_are_not_cut_apart_by_accelerate(tmp_path):

@@ -19,8 +19,8 @@ from trl_rrtf.training.ranked_dataset import (
     prepare_ranked_groups,
     read_ranked_groups,
     to_ranked_group,
-    tokenize_group,
 )
+from trl_rrtf.training.rendering import tokenize_group
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def config(tmp_path, **options):
 
 def test_text_is_tokenised_as_prompt_plus_completion_plus_end(tokenizer):
     group = RankedGroup.from_row(ranked_row(3), "row")
-    prompt_ids, completion_ids = tokenize_group(group, tokenizer)
+    prompt_ids, completion_ids, _ = tokenize_group(group, tokenizer)
     for ids, candidate in zip(completion_ids, group.candidates, strict=True):
         assert prompt_ids + ids == tokenizer(group.prompt + candidate.completion + tokenizer.eos_token)["input_ids"]
         assert ids[-1] == tokenizer.eos_token_id
@@ -43,7 +43,7 @@ def test_text_is_tokenised_as_prompt_plus_completion_plus_end(tokenizer):
 def test_an_end_of_sequence_that_is_there_is_not_doubled(tokenizer):
     row = ranked_row(2)
     row["completions"] = [text + tokenizer.eos_token for text in row["completions"]]
-    _, completion_ids = tokenize_group(RankedGroup.from_row(row, "row"), tokenizer)
+    _, completion_ids, _ = tokenize_group(RankedGroup.from_row(row, "row"), tokenizer)
     assert [ids.count(tokenizer.eos_token_id) for ids in completion_ids] == [1, 1]
 
 
@@ -51,7 +51,7 @@ def test_conversations_follow_the_chat_template(tokenizer):
     prompt = [{"role": "user", "content": "Write add."}]
     completions = [[{"role": "assistant", "content": text}] for text in ("def add(): pass", "no")]
     group = RankedGroup.from_row({"prompt": prompt, "completions": completions, "scores": [1, 0]}, "row")
-    prompt_ids, completion_ids = tokenize_group(group, tokenizer)
+    prompt_ids, completion_ids, _ = tokenize_group(group, tokenizer)
     assert tokenizer.decode(prompt_ids) == tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
     assert tokenizer.decode(completion_ids[0]) == "def add(): pass<|im_end|>\n"
 

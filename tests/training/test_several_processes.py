@@ -95,6 +95,31 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one(run, folder, engine):
     assert resumed == pytest.approx(whole, abs=1e-3)
 
 
+@pytest.fixture(scope="module")
+def one_process_of_a_stream(run):
+    """Without learning, so that evaluations agree whatever the updates; the updates of one pass over the rows."""
+    options = {"shards": [16], "max_steps": 4, "learning_rate": 0.0}
+    return run(1, options=options, name="stream-1")
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    ("shards", "workers", "steps"),
+    [([11, 5], 0, 6), ([5, 3, 1, 7], 2, 6), ([16], 0, 4), ([1, 9, 6], 1, 5)],
+    ids=["a shard each", "two shards each", "one shard", "three shards"],
+)
+def test_a_stream_on_two_processes_counts_each_group_once(run, one_process_of_a_stream, engine, shards, workers, steps):
+    """Shards of different lengths, so that a process is done earlier; their rows have the same numbers."""
+    if engine == "fsdp2" and len(shards) != 2:
+        pytest.skip("the loaders are the same")
+    options = {"shards": shards, "max_steps": steps, "learning_rate": 0.0, "dataloader_num_workers": workers}
+    two = run(2, engine, options, name=f"stream-{engine}-{len(shards)}")
+    evaluated = {name: value for name, value in two.items() if name.startswith("eval_")}
+    assert evaluated == pytest.approx({name: one_process_of_a_stream[name] for name in evaluated}, abs=1e-4)
+    if len(shards) == 2:  # with one shard, accelerate fills the last batches with the first rows, as for any `Dataset`
+        assert two[f"{steps} num_tokens"] == one_process_of_a_stream["4 num_tokens"]
+
+
 def test_data_parallel_without_a_launcher_is_refused(tiny_model_dir, tmp_path, ranked_rows):
     from datasets import Dataset
 

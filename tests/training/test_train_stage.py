@@ -102,8 +102,59 @@ def test_another_option_that_decides_the_weights_is_refused(groups, tiny_model_d
 
 @pytest.mark.parametrize(("name", "value"), [("lora_r", 4), ("attn_implementation", "eager"), ("dtype", "bfloat16")])
 def test_another_option_of_the_model_is_refused(groups, tiny_model_dir, finished, no_training, name, value):
-    with pytest.raises(OutputError, match=rf"holds a training with another `{name}` \(was"):
-        train(groups, tiny_model_dir, finished, model_options={name: value})
+    options = {name: value, **({"use_peft": True} if name == "lora_r" else {})}
+    with pytest.raises(OutputError, match=rf"holds a training with another .*`{name}` \(was"):
+        train(groups, tiny_model_dir, finished, model_options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_r": 64}, "`lora_r`: `use_peft` is off, so it would do nothing"),
+        ({"use_dora": True}, "`use_dora`: `use_peft` is off"),
+        ({"bnb_4bit_quant_type": "fp4"}, "`bnb_4bit_quant_type`: `load_in_4bit` is off"),
+    ],
+)
+def test_options_of_the_model_that_would_do_nothing_are_refused(groups, tiny_model_dir, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        train(groups, tiny_model_dir, tmp_path, model_options=options)
+
+
+LORA = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def adapter(groups, tiny_model_dir, tmp_path_factory):
+    pytest.importorskip("peft")
+    folder = tmp_path_factory.mktemp("adapter") / "d"
+    train(groups, tiny_model_dir, folder, model_options=LORA, max_steps=1)
+    return folder
+
+
+@pytest.mark.parametrize("options", [{}, LORA], ids=["as it is", "with the options that made it"])
+def test_an_adapter_is_trained_on(groups, adapter, tmp_path, options):
+    train(groups, adapter, tmp_path / "d", model_options=options, max_steps=1)
+    assert json.loads((tmp_path / "d" / "adapter_config.json").read_text())["r"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_r": 64}, r"another `r` \(is 4, asked for 64\); leave the options of LoRA out, or merge it"),
+        (
+            {"lora_alpha": 8, "use_dora": True},
+            r"another `lora_alpha` \(is 32, asked for 8\), `use_dora` \(is .*True",
+        ),
+        (
+            {"lora_target_modules": ["q_proj", "k_proj"]},
+            r"another `target_modules` \(is .*'v_proj'\], asked for \['k_proj', 'q_proj'",
+        ),
+    ],
+)
+def test_an_adapter_is_not_trained_on_with_other_settings_than_its_own(groups, adapter, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=rf"`use_peft`: `model` \(.*\) is an adapter.* {message}"):
+        train(groups, adapter, tmp_path / "d", model_options={**LORA, **options})
+    assert not (tmp_path / "d").exists()
 
 
 def test_another_chat_template_in_the_same_file_is_refused(groups, tiny_model_dir, finished, tmp_path, no_training):
@@ -175,6 +226,18 @@ def test_what_the_machine_fills_in_is_no_setting_and_json_is_read(tmp_path):
     assert here.deciding_options()["bf16"] is None
     texts = RRTFConfig(str(tmp_path), bf16=False, model_init_kwargs='{"attn_implementation": "eager"}')
     assert texts.deciding_options()["model_init_kwargs"] == {"attn_implementation": "eager"}
+
+
+def test_the_groups_that_are_shown_have_the_outcomes_of_the_file(groups, tiny_model_dir, tmp_path):
+    import pyarrow.parquet
+
+    row = {**ranked_row(2), "outcomes": ["passed", "failed"]}
+    (tmp_path / "e.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = TrainArguments(str(groups), str(tiny_model_dir), str(tmp_path / "e.jsonl"), show_groups=1)
+    options = {**OPTIONS, "max_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    run_train(arguments, RRTFConfig(str(tmp_path / "d"), **options), ModelConfig())
+    (shown,) = (tmp_path / "d" / "ranked_groups").glob("*.parquet")
+    assert [row["outcome"] for row in pyarrow.parquet.read_table(shown).to_pylist()] == ["passed", "failed"]
 
 
 def test_options_of_another_version_stand_for_their_defaults(groups, tiny_model_dir, copied, no_training):
@@ -295,6 +358,18 @@ def test_a_torn_checkpoint_that_was_asked_for_is_named(groups, tiny_model_dir, c
     for name, reason in (("checkpoint-2", "trainer_state.json is missing"), ("checkpoint-9", "there is no such folder")):
         with pytest.raises(LoadError, match=rf"`resume_from_checkpoint`: .*{name}` cannot be gone on from \({reason}\)"):
             train(groups, tiny_model_dir, copied, resume_from_checkpoint=str(copied / name))
+
+
+@pytest.mark.parametrize("given", ["true", "True", True])
+def test_true_goes_on_from_the_newest_checkpoint(groups, tiny_model_dir, finished, copied, tmp_path, given):
+    """As in the scripts of TRL and transformers."""
+    (copied / RESULT_FILE).unlink()
+    shutil.rmtree(copied / "checkpoint-3")
+    assert train(groups, tiny_model_dir, copied, resume_from_checkpoint=given).steps == 3
+    assert weights(copied) == weights(finished)
+    with pytest.raises(LoadError, match=r"`resume_from_checkpoint`: there is no checkpoint in .* to go on from; leave it out"):
+        train(groups, tiny_model_dir, tmp_path / "e", resume_from_checkpoint=given)
+    train(groups, tiny_model_dir, tmp_path / "f", resume_from_checkpoint="false", max_steps=1)
 
 
 def test_a_checkpoint_of_another_folder_decides_the_weights(groups, tiny_model_dir, finished, copied, tmp_path, monkeypatch):

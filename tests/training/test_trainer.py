@@ -83,7 +83,7 @@ def test_a_groups_loss_does_not_depend_on_company_padding_or_order(tiny_model_di
         trainer._eval_statistics = []
         with torch.no_grad():
             trainer.compute_loss(trainer.model, batch)
-        return trainer._eval_statistics[0][0, 1 + STATISTICS.index("loss")].item()
+        return trainer._eval_statistics[0][1][0, STATISTICS.index("loss")].item()
 
     alone = first_loss([row])
     assert first_loss([row, *ranked_rows[4:9]]) == pytest.approx(alone, abs=1e-5)

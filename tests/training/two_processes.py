@@ -1,6 +1,8 @@
 """Run by `test_several_processes.py` through `torchrun`: trains, writes its logs as JSON.
 
 two_processes.py MODEL ROWS OUTPUT {ddp,fsdp2} OPTIONS_AS_JSON [CHECKPOINT]
+
+The options are those of `RRTFConfig`, and `shards`: the rows are a stream of shards with so many rows each.
 """
 
 from __future__ import annotations
@@ -10,13 +12,26 @@ import os
 import sys
 
 from accelerate.state import DistributedType, PartialState
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from trl_rrtf import RRTFConfig, RRTFTrainer
 
 model, rows_file, output, engine, options, *checkpoint = sys.argv[1:]
 with open(rows_file) as file:
     rows = json.load(file)
+options = json.loads(options)
+shards = options.pop("shards", None)
+
+
+def rows_of(shards):
+    for shard in shards:
+        yield from shard
+
+
+def stream():
+    starts = [sum(shards[:i]) for i in range(len(shards))]
+    parts = [rows[start : start + size] for start, size in zip(starts, shards, strict=True)]
+    return IterableDataset.from_generator(rows_of, gen_kwargs={"shards": parts})
 
 
 def config(per_device: int) -> RRTFConfig:
@@ -34,10 +49,10 @@ def config(per_device: int) -> RRTFConfig:
         "per_device_eval_batch_size": 2,
         "save_strategy": "no",
     }
-    return RRTFConfig(output + ".out", **{**settings, **json.loads(options)})
+    return RRTFConfig(output + ".out", **{**settings, **options})
 
 
-num_processes = config(1).world_size
+num_processes = int(os.environ["WORLD_SIZE"])
 args = config(4 // num_processes)
 if engine == "fsdp2":
     # accelerate shards over GPUs alone; FSDP2 itself runs on CPUs too. This lie is all that a GPU machine does not need.
@@ -45,8 +60,9 @@ if engine == "fsdp2":
 trainer = RRTFTrainer(
     model,
     args,
-    train_dataset=Dataset.from_list(rows),
-    eval_dataset=Dataset.from_list(rows[:7]),  # an odd number, so that a sampler must repeat a row
+    train_dataset=stream() if shards else Dataset.from_list(rows),
+    # An odd number, so that a sampler must repeat a row.
+    eval_dataset=stream() if shards else Dataset.from_list(rows[:7]),
 )
 trainer.train(resume_from_checkpoint=checkpoint[0] if checkpoint else None)
 assert trainer.is_fsdp_enabled == (engine == "fsdp2")

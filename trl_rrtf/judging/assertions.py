@@ -93,6 +93,7 @@ class _Record(ast.NodeTransformer):
         self._asserting = asserting
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        self.generic_visit(node)
         # One that never holds says that its place must not be reached; it ends the code, as in plain Python.
         return node if _never_holds(node) else _recorded(node)
 
@@ -112,6 +113,12 @@ class _Record(ast.NodeTransformer):
         self.generic_visit(node)
         # Of two lists that are compared in a loop, one that is empty would make the loop compare nothing.
         if _called_name(node.iter) == "zip" and any(map(_is_recorded, ast.walk(node))):
+            node.iter.func = _of_recorder("zip")  # type: ignore[attr-defined]
+        return node
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        self.generic_visit(node)
+        if _called_name(node.iter) == "zip":
             node.iter.func = _of_recorder("zip")  # type: ignore[attr-defined]
         return node
 
@@ -286,7 +293,11 @@ def expected_names(trees: list[ast.Module]) -> set[str]:
     read = {
         node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    return {name for name in read if not hasattr(builtins, name)} - {RECORDER}
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    changed = {node.target.id for node in nodes if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)}
+    own = stored - changed
+    return {name for name in read if not hasattr(builtins, name)} - own - {RECORDER}
 
 
 def trusted_imports(trees: list[ast.Module], names: set[str]) -> dict[str, list[str]]:

@@ -83,7 +83,25 @@ _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "average_tokens_across_devices": ((True,), "the loss is a mean over all groups of an update, on all devices"),
     "remove_unused_columns": ((False,), "the trainer keeps just the columns that it needs; leave it out"),
     "batch_eval_metrics": ((False,), "RRTF computes its own ranking metrics"),
+    "include_inputs_for_metrics": ((False,), "RRTF computes its own ranking metrics; leave it out"),
+    "include_for_metrics": (([],), "RRTF computes its own ranking metrics; leave it out"),
+    "eval_use_gather_object": ((False,), "an evaluation gathers numbers alone; leave it out"),
+    "use_legacy_prediction_loop": ((False,), "it would leave out the ranking metrics; leave it out"),
+    "jit_mode_eval": ((False,), "the model is not traced; leave it out"),
+    "past_index": ((-1,), "a completion is scored at once, without earlier states; leave it out"),
+    "label_names": ((None,), "the labels are those of the collator; leave it out"),
+    "length_column_name": (("length",), "rows are not grouped by length; leave it out"),
+    "dataset_text_field": (("text",), "rows are ranked groups (`prompt`, `completions`, `scores`); leave it out"),
+    "packing_strategy": (("bfd",), "groups are packed by `prefix_sharing` and `row_token_budget`; leave it out"),
+    "include_num_input_tokens_seen": ((False, "no"), "the tokens are always counted and logged (`num_tokens`); leave it out"),
+    "include_tokens_per_second": ((False,), "`num_tokens` and the times are logged; leave it out"),
 }
+
+WITHOUT_MEANING = (
+    "do_train", "do_eval", "do_predict", "prediction_loss_only", "eval_accumulation_steps", "eval_do_concat_batches",
+    "logging_nan_inf_filter", "mp_parameters", "fp16_backend", "half_precision_backend", "fp16_opt_level",
+)  # fmt: skip
+"""Options that are taken and mean nothing here; the documentation says why. Each has a default that is what happens anyway."""
 
 
 @dataclass
@@ -92,7 +110,7 @@ class RRTFConfig(RRTFOptions, SFTConfig):
 
     Every option of TRL's `SFTConfig` (and so of `transformers.TrainingArguments`) stands beside RRTF's own. One that RRTF
     cannot honour is refused with what to do instead: packing, padding-free batches, assistant-only loss, truncation,
-    label smoothing, other loss types.
+    label smoothing, other loss types; `docs/trainer.md` lists them, and those of `WITHOUT_MEANING`.
 
     Defaults that differ from `SFTConfig`: `remove_unused_columns` is `False` (the trainer keeps just what it needs); `bf16` is
     on only where there is an accelerator, so that a script runs unchanged on a CPU.
@@ -134,7 +152,12 @@ class RRTFConfig(RRTFOptions, SFTConfig):
 
     def __post_init__(self) -> None:
         """Checks every option, then those that RRTF cannot honour."""
+        # `true` is the newest checkpoint, as `Trainer.train` takes it; it is text on the command line, and not in a YAML file.
+        given = vars(self)["resume_from_checkpoint"]
+        given = {"true": True, "false": None}.get(str(given).lower(), given)
+        self.resume_from_checkpoint: Any = None if given is True else given
         check_options(self)
+        self.resume_from_checkpoint = given
         for name, allowed in _RANGES.items():
             if (number := getattr(self, name)) is not None:
                 check_range(name, number, allowed)
@@ -149,6 +172,10 @@ class RRTFConfig(RRTFOptions, SFTConfig):
             value = getattr(self, name, honoured[0])
             if value not in honoured:
                 raise ConfigError(f"`{name}={value!r}` is not supported by RRTF: {instead}")
+        if self.activation_offloading and (self.use_cpu or not torch.accelerator.is_available()):
+            raise ConfigError(
+                "`activation_offloading` moves activations from an accelerator to the CPU, and there is none; leave it out"
+            )
         self._keep_groups_whole()
         self._filled_in = self._snapshot()
 

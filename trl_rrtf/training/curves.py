@@ -8,9 +8,9 @@ from typing import Any
 
 PANELS = {
     "loss": ("loss", "loss/rank", "loss/sft"),
-    "ranking accuracy": ("ranking/accuracy",),
-    "ranking margin, nats per token": ("ranking/margin",),
-    "log-probability, nats per token": ("logps/best", "logps/worst"),
+    "ranking accuracy": ("ranking/accuracy", "rewards/accuracies"),
+    "ranking margin, length-normalised": ("ranking/margin",),
+    "log-probability, length-normalised": ("logps/best", "logps/worst"),
     "completion length, tokens": ("completions/mean_length",),
     "learning rate": ("learning_rate",),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trl_rrtf.training.losses.pairs import is_best, sum_by_group
+from trl_rrtf.training.losses.pairs import differences, is_best, sum_by_group
 from trl_rrtf.training.objective import GroupLosses
 
 STATISTICS = (
@@ -21,6 +21,9 @@ STATISTICS = (
     "correct_pairs",
     "pair_margin",
     "active_pairs",
+    "rewarded_pairs",
+    "correct_rewards",
+    "reward_margin",
     "without_pairs",
     "best_logp",
     "worst_logp",
@@ -29,6 +32,9 @@ STATISTICS = (
     "dropped",
 )
 """Columns of a group's statistics; each is a sum that may be added to another group's."""
+
+PAIR_METRICS = ("ranking/accuracy", "ranking/margin", "rewards/accuracies", "rewards/margins")
+"""Metrics that are means over ordered pairs, so that there are none without a pair."""
 
 
 def group_statistics(losses: GroupLosses, lengths: Tensor, group_ids: Tensor, num_dropped: Tensor) -> Tensor:
@@ -49,8 +55,9 @@ def group_statistics(losses: GroupLosses, lengths: Tensor, group_ids: Tensor, nu
     def by_group(values: Tensor) -> Tensor:
         return sum_by_group(values.to(torch.float32), group_ids, num_groups)
 
-    margins = logps[:, None] - logps[None, :]
+    margins, gains = differences(logps), differences(losses.rewards.detach().float())
     num_pairs = by_group(pairs.sum(dim=1))
+    rewarded = pairs & losses.is_relative
     best, worst = is_best(losses.scores, group_ids), is_best(-losses.scores, group_ids)
     columns = {
         "groups": torch.ones_like(num_pairs),
@@ -61,7 +68,10 @@ def group_statistics(losses: GroupLosses, lengths: Tensor, group_ids: Tensor, nu
         "pairs": num_pairs,
         "correct_pairs": by_group((pairs & (margins > 0)).sum(dim=1)),
         "pair_margin": by_group((pairs * margins).sum(dim=1)),
-        "active_pairs": by_group((pairs & (margins < 0)).sum(dim=1)),
+        "active_pairs": by_group((pairs & (gains < 0)).sum(dim=1)),
+        "rewarded_pairs": by_group(rewarded.sum(dim=1)),
+        "correct_rewards": by_group((rewarded & (gains > 0)).sum(dim=1)),
+        "reward_margin": by_group((rewarded * gains).sum(dim=1)),
         "without_pairs": num_pairs == 0,
         "best_logp": by_group(best * logps) / by_group(best),
         "worst_logp": by_group(worst * logps) / by_group(worst),
@@ -100,4 +110,7 @@ def summarize(sums: Tensor) -> dict[str, float]:
     if pairs:
         metrics["ranking/accuracy"] = total["correct_pairs"] / pairs
         metrics["ranking/margin"] = total["pair_margin"] / pairs
+    if rewarded := total["rewarded_pairs"]:
+        metrics["rewards/accuracies"] = total["correct_rewards"] / rewarded
+        metrics["rewards/margins"] = total["reward_margin"] / rewarded
     return metrics

@@ -26,7 +26,10 @@ class GroupLosses:
         rank: (G,) ranking term.
         sft: (G,) fine-tuning term.
         penalty: (G,) what the target has lost against the initial model.
-        logps: (R,) length-normalised log-probabilities.
+        logps: (R,) length-normalised log-probabilities of the model alone.
+        rewards: (R,) what is ranked: `logps`, or with `use_reference_model` TRL's implicit rewards, `beta` times what a
+            candidate has gained on the initial model.
+        is_relative: Whether `rewards` are relative to the initial model.
         scores: (R,) with the tie bonus.
         pairs: (R, R) the pairs that were compared.
     """
@@ -36,6 +39,8 @@ class GroupLosses:
     sft: Tensor
     penalty: Tensor
     logps: Tensor
+    rewards: Tensor
+    is_relative: bool
     scores: Tensor
     pairs: Tensor
 
@@ -72,4 +77,5 @@ def group_losses(options: RRTFOptions, log_likelihoods: Tensor, lengths: Tensor,
     rank = loss.function(compared, scores, group_ids, pairs, num_groups, **settings)
     sft = sft_loss(log_likelihoods, lengths, targets, group_ids, num_groups, options.sft_reduction)
     total = options.rank_weight * rank + options.sft_weight * sft + options.best_logp_penalty * penalty
-    return GroupLosses(total, rank, sft, penalty, logps, scores, pairs)
+    rewards = options.beta * compared
+    return GroupLosses(total, rank, sft, penalty, logps, rewards, options.use_reference_model, scores, pairs)

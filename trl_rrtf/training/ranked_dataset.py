@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
+import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+import pyarrow
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
@@ -21,6 +26,7 @@ from trl_rrtf.training.config import RRTFConfig
 from trl_rrtf.training.losses.pairs import STUDENT, TEACHER, UNKNOWN
 from trl_rrtf.training.objective import scores_and_pairs
 from trl_rrtf.training.options import RRTFOptions
+from trl_rrtf.training.rendering import FLAWS, plain_messages, template_options, tokenize_group
 
 logger = logging.getLogger(__name__)
 
@@ -30,39 +36,62 @@ TOKENIZED_COLUMN = "completion_ids"
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 """TRL's columns for the chat template, in rows of messages: tools that it shows, and further variables."""
 
+_DROPPED_GROUPS = (
+    "they are dropped: no candidate fits `max_length`, or no ordered pair is left and `groups_without_pairs` is `drop`"
+)
 
-def read_ranked_groups(input: str) -> Dataset:
+_DOUBLE_ROUNDING = 4 * torch.finfo(torch.float64).eps
+"""Scores that differ by less, relative to the larger, are the same number, computed in two ways."""
+
+
+def read_ranked_groups(input: str, tie_bonus: float = 0.0) -> Dataset:
     """Reads and checks every row of an input; TRL's preference rows pass too, as groups of two.
 
     Args:
         input: As in [`iterate_rows`][trl_rrtf.rows.files.iterate_rows].
+        tie_bonus: As the trainer's.
 
     Raises:
         LoadError: The input is not there or cannot be read.
         RowError: A row breaks the format; its file, line and column are named.
         ConfigError: The input has no row.
     """
-    rows = [
-        {**replace(to_ranked_group(row, where), extra={}).to_row(), **{name: row.get(name) for name in TEMPLATE_COLUMNS}}
-        for where, row in iterate_rows(input)
-    ]
+    rows = []
+    for where, row in iterate_rows(input):
+        own = replace(to_ranked_group(row, where, tie_bonus), extra={}).to_row()
+        # As JSON: Arrow would give every tool and every row the keys of all others.
+        options = {name: json.dumps(row[name]) for name in TEMPLATE_COLUMNS if row.get(name) and not isinstance(row[name], str)}
+        rows.append({**own, **{name: row.get(name) for name in TEMPLATE_COLUMNS}, **options})
     if not rows:
         raise ConfigError(f"`{input}` has no row; give at least one ranked group")
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
-    return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
+    try:
+        return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
+    except pyarrow.ArrowException as error:
+        raise ConfigError(
+            f"`{input}`: the rows do not fit into one table ({error}); give a key of the messages the same type in all rows"
+        ) from error
 
 
-def to_ranked_group(row: Mapping[str, Any], where: str) -> RankedGroup:
+def to_ranked_group(row: Mapping[str, Any], where: str, tie_bonus: float = 0.0) -> RankedGroup:
     """Checks a ranked row, or turns a TRL preference row (`chosen`, `rejected`) into a group of two.
 
+    Args:
+        row: The row.
+        where: Its place, for the error message.
+        tie_bonus: What the trainer adds to a teacher's score, which may make another's of it.
+
     Raises:
-        RowError: The row breaks the format.
+        RowError: The row breaks the format, or the loss, in float32, cannot tell its scores apart.
     """
+    template_options(row, where)
     if "completions" in row or not {"chosen", "rejected"} <= set(row):
-        return RankedGroup.from_row(row, where)
+        group = RankedGroup.from_row(row, where)
+        _refuse_lost_scores(group, where, tie_bonus)
+        return _with_plain_messages(group, where)
     if row.get("prompt") is None:  # an implicit prompt: the messages that both share
         row = {**row, **extract_prompt(dict(row))}
-    return RankedGroup.from_row(
+    group = RankedGroup.from_row(
         {
             "prompt": row["prompt"],
             "completions": [row["chosen"], row["rejected"]],
@@ -71,14 +100,57 @@ def to_ranked_group(row: Mapping[str, Any], where: str) -> RankedGroup:
         },
         where,
     )
+    return _with_plain_messages(group, where)
 
 
-def check_rows(dataset: Any, name: str) -> None:
+def _with_plain_messages(group: RankedGroup, where: str) -> RankedGroup:
+    if isinstance(group.prompt, str):
+        return group
+    candidates: list[Any] = group.candidates
+    plain = [
+        replace(candidate, completion=plain_messages(candidate.completion, where, f"completions[{i}]"))
+        for i, candidate in enumerate(candidates)
+    ]
+    return replace(group, prompt=plain_messages(group.prompt, where, "prompt"), candidates=plain)
+
+
+def _refuse_lost_scores(group: RankedGroup, where: str, tie_bonus: float) -> None:
+    """Refuses scores that float32 makes infinite, or a tie of."""
+    bonuses = [tie_bonus if candidate.is_teachers else 0.0 for candidate in group.candidates]
+    exact = [candidate.score + bonus for candidate, bonus in zip(group.candidates, bonuses, strict=True)]
+    single = [
+        _float32(_float32(candidate.score) + _float32(bonus))
+        for candidate, bonus in zip(group.candidates, bonuses, strict=True)
+    ]
+    if math.inf in map(abs, single):
+        i = [*map(abs, single)].index(math.inf)
+        got = group.candidates[i].score
+        raise RowError(where, f"scores[{i}]", f"expected a number that float32 can hold, got {got!r}; divide the scores")
+    if len(set(single)) == len(set(exact)):
+        return
+    for j, i in itertools.combinations(range(len(exact)), 2):
+        if single[i] == single[j] and abs(exact[i] - exact[j]) > _DOUBLE_ROUNDING * max(abs(exact[i]), abs(exact[j])):
+            first, second = group.candidates[j].score, group.candidates[i].score
+            raise RowError(
+                where,
+                f"scores[{i}]",
+                f"float32 cannot tell {second!r} from {first!r} of `scores[{j}]`{' with `tie_bonus`' if tie_bonus else ''}, so "
+                "they would be a tie; give scores that are further apart, relative to their size",
+            )
+
+
+def _float32(number: float) -> float:
+    """The nearest number that float32 has; without a tensor, for the sake of large data sets."""
+    return ctypes.c_float(number).value
+
+
+def check_rows(dataset: Any, name: str, tie_bonus: float = 0.0) -> None:
     """Checks the rows of a data set before a model is loaded; of a stream, the first one (the rest as they come).
 
     Args:
         dataset: A `Dataset`, an `IterableDataset`, a dictionary of them, or None.
         name: The argument's name, for the error message.
+        tie_bonus: As the trainer's.
 
     Raises:
         RowError: A row breaks the format.
@@ -88,7 +160,7 @@ def check_rows(dataset: Any, name: str) -> None:
         return
     if isinstance(dataset, dict):
         for key, part in dataset.items():
-            check_rows(part, f"{name}[{key!r}]")
+            check_rows(part, f"{name}[{key!r}]", tie_bonus)
         return
     if not isinstance(dataset, Dataset | IterableDataset):
         raise ConfigError(f"`{name}`: expected a `Dataset` or an `IterableDataset`, got {type(dataset).__name__}")
@@ -99,7 +171,7 @@ def check_rows(dataset: Any, name: str) -> None:
             break
         if "image" in row or "images" in row:
             raise ConfigError(f"`{name}`: RRTF does not train vision models; remove the image columns")
-        to_ranked_group(row, f"`{name}`, row {index}")
+        to_ranked_group(row, f"`{name}`, row {index}", tie_bonus)
         if isinstance(dataset, IterableDataset):
             break
     if empty:
@@ -112,9 +184,10 @@ def prepare_ranked_groups(
     """Tokenises a data set of ranked groups.
 
     Args:
-        dataset: Ranked rows, or TRL preference rows. One that is tokenised already is returned as it is.
+        dataset: Ranked rows, or TRL preference rows. One that is tokenised already is returned as it is, but for row numbers
+            that stand twice.
         processing_class: The tokenizer.
-        args: `max_length`, `groups_without_pairs`, the objective, `dataset_num_proc`.
+        args: `max_length`, `groups_without_pairs`, the objective, `dataset_num_proc`, `shuffle_dataset`.
         name: `train`, `eval` or the evaluation set's key, for messages.
 
     Returns:
@@ -128,13 +201,17 @@ def prepare_ranked_groups(
     if not columns:
         raise ConfigError(f"`{name}`: the data set is empty; give at least one ranked group")
     if TOKENIZED_COLUMN in columns:
-        return dataset
-    tokenize = partial(tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length)
+        return _shuffled(_numbered(dataset), args)
+    tokenize = partial(
+        tokenize_row, name=name, processing_class=processing_class, max_length=args.max_length, tie_bonus=args.tie_bonus
+    )
     # The plain options, so that `datasets` finds its cache again: a trainer's configuration holds times and folders.
     options = RRTFOptions(**{option.name: getattr(args, option.name) for option in fields(RRTFOptions)})
     keep = partial(_is_kept, options=options)
     if isinstance(dataset, IterableDataset):
-        return dataset.map(tokenize, with_indices=True, remove_columns=columns).filter(keep)
+        teller = _Teller(name)
+        stream = dataset.map(partial(_without_flaws, tokenize=tokenize, tell=teller), with_indices=True, remove_columns=columns)
+        return _shuffled(stream.filter(partial(_is_kept_of_a_stream, keep=keep, tell=teller)), args)
     with PartialState().main_process_first():
         tokenized = dataset.map(
             tokenize,
@@ -144,12 +221,73 @@ def prepare_ranked_groups(
             desc=f"Tokenizing {name} groups",
         )
         kept = tokenized.filter(keep, num_proc=args.dataset_num_proc, desc=f"Filtering {name} groups")
-    _report_losses(tokenized, kept, args, name)
-    return kept
+    if PartialState().is_main_process:
+        _report_flaws(tokenized, name)
+        _report_losses(tokenized, kept, args, name)
+    if not len(kept):
+        raise RowError(
+            name,
+            None,
+            f"none of the {len(tokenized)} groups is left; raise `max_length` (now {args.max_length}) or check the scores",
+        )
+    return _shuffled(kept.remove_columns("flaws"), args)
+
+
+def _shuffled(dataset: Dataset | IterableDataset, args: RRTFConfig) -> Dataset | IterableDataset:
+    """As TRL does it."""
+    return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+
+
+def _numbered(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """Gives rows numbers of their own, where those of tokenised sets that were joined meet."""
+    if isinstance(dataset, IterableDataset) or len(set(dataset["group_index"])) == len(dataset):
+        return dataset
+    return dataset.remove_columns("group_index").add_column("group_index", list(range(len(dataset))))
+
+
+def _report_flaws(tokenized: Dataset, name: str) -> None:
+    """Says each kind of flaw once, with its number and the first row that has it."""
+    rows = [*tokenized["flaws"]]
+    totals = {"groups": len(rows), "candidates": sum(map(len, tokenized["scores"])) + sum(tokenized["num_dropped"])}
+    for (unit, message), counts in zip(FLAWS.values(), zip(*rows, strict=True), strict=True):
+        if sum(counts):
+            first = next(i for i, count in enumerate(counts) if count)
+            logger.warning("%s: %d of %d %s (the first in row %d): %s", name, sum(counts), totals[unit], unit, first, message)
+
+
+class _Teller:
+    """Says what is met in a stream, whose end nobody knows: at the first row, and not again."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told: set[str] = set()
+
+    def __call__(self, unit: str, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning("%s, some %s (said once): %s", self._name, unit, message)
+
+
+def _without_flaws(row: Mapping[str, Any], index: int, *, tokenize: Any, tell: _Teller) -> dict[str, Any]:
+    """A row of a stream."""
+    tokenized: dict[str, Any] = tokenize(row, index)
+    for (unit, message), count in zip(FLAWS.values(), tokenized.pop("flaws"), strict=True):
+        if count:
+            tell(unit, message)
+    if tokenized["num_dropped"]:
+        tell("candidates", "they are longer than `max_length` and are dropped (`completions/dropped` counts them)")
+    return tokenized
+
+
+def _is_kept_of_a_stream(row: Mapping[str, Any], *, keep: Any, tell: _Teller) -> bool:
+    is_kept: bool = keep(row)
+    if not is_kept:
+        tell("groups", _DROPPED_GROUPS)
+    return is_kept
 
 
 def _report_losses(tokenized: Dataset, kept: Dataset, args: RRTFConfig, name: str) -> None:
-    """Says how much was left out; an empty rest is an error."""
+    """Says how much was left out."""
     dropped = sum(tokenized["num_dropped"])
     total = dropped + sum(map(len, tokenized["scores"]))
     if dropped:
@@ -157,27 +295,21 @@ def _report_losses(tokenized: Dataset, kept: Dataset, args: RRTFConfig, name: st
             "%s: %d of %d candidates are longer than `max_length=%s` and are dropped", name, dropped, total, args.max_length
         )
     if len(kept) < len(tokenized):
-        logger.warning(
-            "%s: %d of %d groups are dropped: no candidate fits `max_length`, or no ordered pair is left and "
-            "`groups_without_pairs` is `drop`",
-            name,
-            len(tokenized) - len(kept),
-            len(tokenized),
-        )
-    if not len(kept):
-        raise RowError(
-            name,
-            None,
-            f"none of the {len(tokenized)} groups is left; raise `max_length` (now {args.max_length}) or check the scores",
-        )
+        logger.warning("%s: %d of %d groups: %s", name, len(tokenized) - len(kept), len(tokenized), _DROPPED_GROUPS)
 
 
 def tokenize_row(
-    row: Mapping[str, Any], index: int, name: str, processing_class: PreTrainedTokenizerBase, max_length: int | None
+    row: Mapping[str, Any],
+    index: int,
+    name: str,
+    processing_class: PreTrainedTokenizerBase,
+    max_length: int | None,
+    tie_bonus: float = 0.0,
 ) -> dict[str, Any]:
-    """One row of `prepare_ranked_groups`; `name` and `index` say where it stands, for messages."""
-    group = to_ranked_group(row, f"`{name}`, row {index}")
-    prompt_ids, completion_ids = tokenize_group(group, processing_class, template_options(row))
+    """One row of `prepare_ranked_groups`, and `flaws`; `name` and `index` say where it stands, for messages."""
+    where = f"`{name}`, row {index}"
+    group = to_ranked_group(row, where, tie_bonus)
+    prompt_ids, completion_ids, flaws = tokenize_group(group, processing_class, template_options(row, where), where)
     fits = [max_length is None or len(prompt_ids) + len(ids) <= max_length for ids in completion_ids]
     return {
         "prompt_ids": prompt_ids,
@@ -186,6 +318,7 @@ def tokenize_row(
         "sources": [_source_code(candidate) for candidate, fit in zip(group.candidates, fits, strict=True) if fit],
         "num_dropped": fits.count(False),
         "group_index": index,
+        "flaws": flaws,
     }
 
 
@@ -198,56 +331,11 @@ def _source_code(candidate: RankedCandidate) -> int:
 def _is_kept(row: Mapping[str, Any], *, options: RRTFOptions) -> bool:
     if not row["scores"]:
         return False
-    if options.groups_without_pairs == "sft":
-        return True
+    return options.groups_without_pairs == "sft" or has_ordered_pair(row, options)
+
+
+def has_ordered_pair(row: Mapping[str, Any], options: RRTFOptions) -> bool:
+    """Whether a tokenised group has a pair that the options compare."""
     scores = torch.tensor(row["scores"])
     _, pairs = scores_and_pairs(options, scores, torch.zeros(len(scores)), torch.tensor(row["sources"]))
     return bool(pairs.any())
-
-
-def template_options(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of messages says to the chat template, as TRL reads it."""
-    return {"tools": row.get("tools"), **(row.get("chat_template_kwargs") or {})}
-
-
-def tokenize_group(
-    group: RankedGroup, processing_class: PreTrainedTokenizerBase, template_options: Mapping[str, Any] | None = None
-) -> tuple[list[int], list[list[int]]]:
-    """Tokenises a group as TRL's `SFTTrainer` does a prompt and its completion, with one prompt for all candidates.
-
-    Text completions get an end-of-sequence token; conversations end as the chat template says. As in TRL, a completion
-    starts where its tokens and the prompt's diverge, here at the first such place among all candidates.
-
-    Args:
-        group: Text or messages.
-        processing_class: The tokenizer.
-        template_options: Keyword arguments of the chat template; text has none.
-
-    Returns:
-        The prompt's ids (P,) and each candidate's ids (N, T_i).
-    """
-    completions: list[Any] = [candidate.completion for candidate in group.candidates]
-    if isinstance(group.prompt, str):
-        eos = processing_class.eos_token
-        prompt_ids = processing_class(group.prompt)["input_ids"]
-        texts = [text if eos is None or text.endswith(eos) else text + eos for text in completions]
-        full_ids = [processing_class(group.prompt + text)["input_ids"] for text in texts]
-    else:
-        apply = partial(processing_class.apply_chat_template, tokenize=True, return_dict=True, **(template_options or {}))
-        prompt_ids = apply(group.prompt, add_generation_prompt=True)["input_ids"]
-        full_ids = [apply(group.prompt + messages)["input_ids"] for messages in completions]
-    shared = min(_common_prefix_length(prompt_ids, ids) for ids in full_ids)
-    if shared < len(prompt_ids):
-        logger.warning(
-            "a prompt's tokens are not a prefix of prompt and completion (they end in %r); completions are scored from where "
-            "they diverge. End prompts on a token boundary, or use a chat template that renders both alike",
-            processing_class.decode(prompt_ids[shared:]),
-        )
-    return prompt_ids[:shared], [ids[shared:] for ids in full_ids]
-
-
-def _common_prefix_length(first: list[int], second: list[int]) -> int:
-    for position, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return position
-    return min(len(first), len(second))

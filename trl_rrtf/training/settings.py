@@ -52,6 +52,8 @@ def training_settings(model: str, arguments: TrainArguments, config: RRTFConfig,
 def starts_elsewhere(config: RRTFConfig) -> bool:
     """Whether `resume_from_checkpoint` names a checkpoint of another folder, which then decides the weights."""
     given = config.resume_from_checkpoint
+    if given is True:  # the newest of this folder
+        return False
     return bool(given) and not Path(str(given)).resolve().is_relative_to(Path(str(config.output_dir)).resolve())
 
 

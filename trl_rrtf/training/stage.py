@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from trl_rrtf.errors import ConfigError, TrlRrtfError
+from trl_rrtf.errors import ConfigError, LoadError, TrlRrtfError
 from trl_rrtf.models.hub import create_repository, push_folder
 from trl_rrtf.models.paths import model_name, require_model
-from trl_rrtf.options import check_options, check_paths
+from trl_rrtf.options import check_options, check_paths, refuse_idle
 from trl_rrtf.rows.files import full_disk_errors, write_json
 from trl_rrtf.rows.resumable import output_lock
 from trl_rrtf.rows.summary import Summary, of_this_run
+from trl_rrtf.training.adapters import require_same_adapter
 from trl_rrtf.training.callbacks import RankedGroupsCallback
 from trl_rrtf.training.checkpoints import newest_whole_checkpoint, require_whole_checkpoint
 from trl_rrtf.training.config import RRTFConfig
@@ -107,14 +108,17 @@ def run_train(arguments: TrainArguments, config: RRTFConfig, model_config: Model
         OutputError: The folder holds a training with other data or settings, another run writes it, or the Hub refused.
     """
     check_options(model_config)
+    _refuse_idle_model_options(model_config)
     model = arguments.model or model_config.model_name_or_path
     if not model:
         raise ConfigError("`model`: got nothing; give a folder or a Hub id (`--model PATH`)")
     arguments = replace(arguments, model=model)
     check_paths(arguments, config)
     require_model(model)
-    train_dataset = read_ranked_groups(arguments.input)
-    eval_dataset = read_ranked_groups(arguments.eval_dataset) if arguments.eval_dataset else None
+    if _is_adapter(model):
+        require_same_adapter(model, get_peft_config(model_config))
+    train_dataset = read_ranked_groups(arguments.input, config.tie_bonus)
+    eval_dataset = read_ranked_groups(arguments.eval_dataset, config.tie_bonus) if arguments.eval_dataset else None
     with _output(model, arguments, config, model_config) as found:
         summary = found.summary
         if summary is None:
@@ -155,7 +159,7 @@ def _look(model: str, arguments: TrainArguments, config: RRTFConfig, model_confi
     if is_finished:
         advice = "remove it to end the training again, from its last checkpoint"
         return _Found(TrainSummary.load(output_dir / RESULT_FILE, advice), None)
-    given = config.resume_from_checkpoint
+    given = _checkpoint_to_go_on_from(config)
     if given:
         require_whole_checkpoint(given)
     if config.push_to_hub:
@@ -165,6 +169,34 @@ def _look(model: str, arguments: TrainArguments, config: RRTFConfig, model_confi
     if config.save_only_model and newest is not None:
         logger.warning("`%s` holds no state of the optimizer (`save_only_model`), which begins anew", newest)
     return _Found(None, newest or given)
+
+
+def _checkpoint_to_go_on_from(config: RRTFConfig) -> str | None:
+    """The checkpoint that was asked for; `true` is the newest, which is gone on with anyway, and has to be there."""
+    given: Any = config.resume_from_checkpoint
+    if given is not True:
+        return str(given) if given else None
+    if not any(_folder(config).glob("checkpoint-*")):
+        raise LoadError(
+            f"`resume_from_checkpoint`: there is no checkpoint in `{_folder(config)}` to go on from; leave it out to begin, or "
+            "to go on where there is one"
+        )
+    return None
+
+
+def _refuse_idle_model_options(model_config: ModelConfig) -> None:
+    """Options of LoRA without LoRA, and of quantisation without it."""
+    names = {field.name for field in fields(model_config)}
+    if not model_config.use_peft:
+        refuse_idle(
+            model_config, {name for name in names if name.startswith(("lora_", "use_rslora", "use_dora"))}, "`use_peft` is off"
+        )
+    if not model_config.load_in_4bit:
+        refuse_idle(model_config, {name for name in names if "bnb" in name}, "`load_in_4bit` is off")
+
+
+def _is_adapter(model: str) -> bool:
+    return (Path(model) / "adapter_config.json").is_file()
 
 
 def _make_trainer(
@@ -179,8 +211,9 @@ def _make_trainer(
     quantization = get_quantization_config(model_config)
     args = copy.copy(config)  # the caller's stays as it was given
     datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
-    if (Path(model) / "adapter_config.json").is_file():
-        adapter, tokenizer = _load_adapter(model, {**load_options, "quantization_config": quantization})
+    if _is_adapter(model):
+        load_options |= {"quantization_config": quantization, "trust_remote_code": config.trust_remote_code}
+        adapter, tokenizer = _load_adapter(model, load_options)
         args.model_init_kwargs = None
         return RRTFTrainer(model=adapter, args=args, processing_class=tokenizer, **datasets)
     args.model_init_kwargs = load_options

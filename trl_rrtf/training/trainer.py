@@ -15,13 +15,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from trl_rrtf.errors import ConfigError
+from trl_rrtf.errors import ConfigError, RowError
 from trl_rrtf.models.checkpoint_log_probs import PROBE_TEXT, CheckpointLogProbs
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.training import prefix_sharing
 from trl_rrtf.training._trl import SFTTrainerHooks
+from trl_rrtf.training.checks import (
+    give_pad_token,
+    refuse_adapter,
+    refuse_arguments,
+    refuse_non_finite,
+    refuse_two_pad_tokens,
+    refuse_unsupported_model,
+    require_best_metric,
+    require_pairs,
+)
 from trl_rrtf.training.collator import PADDING_BLOCK, DataCollatorForRankedGroups
 from trl_rrtf.training.config import RRTFConfig
+from trl_rrtf.training.even_batches import IDLE, EvenBatches, counted, idle_group
+from trl_rrtf.training.layout import choose_layout
 from trl_rrtf.training.losses.log_probs import sum_by_candidate
 from trl_rrtf.training.metrics import STATISTICS, group_statistics, summarize
 from trl_rrtf.training.model_card import write_model_card
@@ -62,6 +74,7 @@ class RRTFTrainer(SFTTrainerHooks):
         optimizer_cls_and_kwargs: As in `transformers.Trainer`.
         quantization_config: As in `trl.SFTTrainer`.
         peft_config: As in `trl.SFTTrainer`.
+        refused: Arguments of other trainers, for an error that says what to do instead.
 
     Raises:
         ConfigError: An argument that RRTF cannot honour, or a data set of a wrong type.
@@ -85,7 +98,9 @@ class RRTFTrainer(SFTTrainerHooks):
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         quantization_config: Any = None,
         peft_config: PeftConfig | None = None,
+        **refused: Any,
     ) -> None:
+        refuse_arguments(refused)
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = RRTFConfig(f"{name.rstrip('/').split('/')[-1]}-RRTF")
@@ -97,11 +112,12 @@ class RRTFTrainer(SFTTrainerHooks):
             raise ConfigError("`train_dataset`: got None; give ranked groups (`prompt`, `completions`, `scores`)")
         if isinstance(model, str):
             require_model(model)
-        check_rows(train_dataset, "train_dataset")
-        check_rows(eval_dataset, "eval_dataset")
+        check_rows(train_dataset, "train_dataset", args.tie_bonus)
+        check_rows(eval_dataset, "eval_dataset", args.tie_bonus)
+        refuse_adapter(peft_config, model, args)
 
         self._train_sums: Tensor | None = None
-        self._eval_statistics: list[Tensor] = []
+        self._eval_statistics: list[tuple[Tensor, Tensor]] = []
         own_collator = DataCollatorForRankedGroups(
             pad_token_id=0,  # filled in below, when the tokenizer is known
             pad_to_multiple_of=args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None,
@@ -121,79 +137,23 @@ class RRTFTrainer(SFTTrainerHooks):
             quantization_config=quantization_config,
             peft_config=peft_config,
         )
-        self._refuse_unsupported_model()
-        self._set_pad_token(fill_collator=data_collator is None)
+        refuse_unsupported_model(self)
+        if data_collator is None:
+            self.data_collator.pad_token_id = self.processing_class.pad_token_id
+        refuse_two_pad_tokens(args, self.data_collator, self.processing_class)
+        self.model.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
+        self.model.generation_config.pad_token_id = self.processing_class.pad_token_id
         self.score_only_completions()
         if data_collator is None:
-            self.data_collator.prefix_sharing = self._choose_layout()
+            self.data_collator.prefix_sharing = choose_layout(self)
+        require_pairs(args, self.eval_dataset)
         if args.needs_reference:
             self._add_reference_to_datasets()
 
-    def _refuse_unsupported_model(self) -> None:
-        if self.has_router_loss:
-            raise ConfigError(
-                "`router_aux_loss_coef`: RRTF does not add the load-balancing loss of mixture-of-experts models; set it to 0.0"
-            )
-        parallelism = self.accelerator.parallelism_config
-        if parallelism is not None and parallelism.non_data_parallel_size > 1:
-            raise ConfigError(
-                "`parallelism_config`: RRTF splits groups over devices (DDP, FSDP, ZeRO), not a row over several; use data "
-                "parallelism alone"
-            )
-        if self.args.max_tokens_per_forward is not None and self.is_deepspeed_enabled:
-            raise ConfigError(
-                "`max_tokens_per_forward`: DeepSpeed steps after each backward, so a batch cannot go backward in parts; lower "
-                "`per_device_train_batch_size`, or use FSDP2"
-            )
-
-    def _choose_layout(self) -> bool:
-        """Whether candidates share their prompt: as the configuration says, or where it is proved and nothing is against it."""
-        wanted = self.args.prefix_sharing
-        if wanted is False:
-            return False
-        model_type = self.model.config.get_text_config().model_type
-        reason = prefix_sharing.obstacle(self.model)
-        if reason is None and model_type not in prefix_sharing.PROVED_MODEL_TYPES:
-            reason = f"it is not proved for `{model_type}` models" if wanted is None else self._disproof()
-        if reason is not None:
-            logger.warning("`prefix_sharing` is off, each candidate repeats its prompt, because %s", reason)
-            return False
-        chosen = (self.args.model_init_kwargs or {}).get("attn_implementation")
-        if chosen is None and (better := prefix_sharing.best_attention(self.model)) is not None:
-            self.model.set_attn_implementation(better)
-            if better == "flex_attention" and (reason := self._disproof()) is not None:
-                self.model.set_attn_implementation("sdpa")
-                logger.warning("FlexAttention is not used, SDPA with a mask is, because %s", reason)
-        if self.model.config.get_text_config()._attn_implementation == "flex_attention":
-            self.data_collator.pad_to_multiple_of = self.data_collator.pad_to_multiple_of or prefix_sharing.FLEX_BLOCK
-        return True
-
-    def _disproof(self) -> str | None:
-        """Runs a small group in both layouts; says how they differ, or None if they agree."""
-        tokens = torch.randint(
-            self.model.config.get_text_config().vocab_size, (24,), generator=torch.Generator().manual_seed(0)
-        )
-        prompt_ids, *completion_ids = tokens[:12].tolist(), tokens[12:17].tolist(), tokens[17:].tolist()
-        group: dict[str, Any] = {
-            "prompt_ids": prompt_ids,
-            "completion_ids": completion_ids,
-            "scores": [1.0, 0.0],
-            "sources": [1, 0],
-        }
-        group |= {"group_index": 0, "num_dropped": 0}
-        length = prefix_sharing.FLEX_BLOCK
-        collators = [DataCollatorForRankedGroups(0, length, prefix_sharing=sharing) for sharing in (False, True)]
-        try:
-            padded, shared = (self.log_likelihoods([group], collator) for collator in collators)
-        except Exception as error:  # models refuse a mask, and compilers a model, with every kind of error
-            return f"it fails in the shared layout ({type(error).__name__}: {error})"
-        difference = float(((padded - shared).abs() / padded.abs()).max())
-        allowed = 1e-4 if self.model.dtype == torch.float32 else 3e-2
-        return None if difference < allowed else f"the two layouts differ by {difference:.1e} of a log-likelihood"
-
     def tokenize_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Tokenises ranked groups or preference rows as the training data, whatever their length."""
-        return [tokenize_row(row, index, "rows", self.processing_class, max_length=None) for index, row in enumerate(rows)]
+        tokenized = [tokenize_row(row, index, "rows", self.processing_class, max_length=None) for index, row in enumerate(rows)]
+        return [{name: value for name, value in row.items() if name != "flaws"} for row in tokenized]
 
     def log_likelihoods(
         self, groups: Sequence[Mapping[str, Any]], collator: DataCollatorForRankedGroups | None = None
@@ -246,16 +206,6 @@ class RRTFTrainer(SFTTrainerHooks):
             name=name,
         )
 
-    def _set_pad_token(self, *, fill_collator: bool) -> None:
-        """Gives tokenizer and model a padding token, as `SFTTrainer` does for its own collator."""
-        tokenizer = self.processing_class
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        if fill_collator:
-            self.data_collator.pad_token_id = tokenizer.pad_token_id
-        self.model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        self.model.generation_config.pad_token_id = tokenizer.pad_token_id
-
     def prepare_groups(
         self,
         dataset: Dataset | IterableDataset,
@@ -266,6 +216,7 @@ class RRTFTrainer(SFTTrainerHooks):
         """Tokenises a data set of ranked groups."""
         if isinstance(processing_class, ProcessorMixin):  # found by `SFTTrainer` beside the model
             raise ConfigError("`model`: RRTF does not train vision models; use a text model")
+        give_pad_token(processing_class, args)
         prepared = prepare_ranked_groups(dataset, processing_class, args, name)
         # Those of `__init__` get their reference later, when the model is ready.
         return self._with_reference(prepared, name) if args.needs_reference and hasattr(self, "state") else prepared
@@ -273,12 +224,18 @@ class RRTFTrainer(SFTTrainerHooks):
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Collects the batches of an update and counts its groups on all processes; the loss is divided by that number."""
+        """Collects the batches of an update and counts its groups on all processes; the loss is divided by that number.
+
+        Of a stream, whose shards differ in length, idle batches fill up: all processes take the same number of steps, and the
+        last update of an epoch is made.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        groups = sum(len(batch["group_index"]) for batch in batches)
+        groups = sum(int(counted(batch).sum()) for batch in batches)
         tokens = sum(_num_tokens(part) for batch in batches for part in batch["parts"])
         counts = self.accelerator.reduce(torch.tensor([groups, tokens], device=device), reduction="sum")
         self.state.num_input_tokens_seen += int(counts[1])
+        if counts[0] > 0 and isinstance(self.train_dataset, IterableDataset):
+            batches += [self.data_collator([idle_group()]) for _ in range(num_batches - len(batches))]
         return batches, counts[0]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -313,11 +270,13 @@ class RRTFTrainer(SFTTrainerHooks):
         def loss_of(log_likelihoods: Tensor) -> Tensor:
             losses = group_losses(self.args, log_likelihoods, lengths, inputs)
             self._keep_statistics(losses, lengths, inputs)
+            total = (losses.total * counted(inputs)).sum()
             if num_items_in_batch is None:
-                return losses.total.mean()
+                return total / counted(inputs).sum().clamp(min=1)
+            refuse_non_finite(losses.total, log_likelihoods, inputs, self.state.global_step + 1)
             # Data-parallel training averages the gradients of the processes; the factor makes that a sum.
             num_processes: int = self.accelerator.num_processes
-            return losses.total.sum() / num_items_in_batch * num_processes
+            return total / num_items_in_batch * num_processes
 
         if len(parts) > 1 and torch.is_grad_enabled():
             return loss_in_two_passes(
@@ -327,10 +286,11 @@ class RRTFTrainer(SFTTrainerHooks):
 
     def _keep_statistics(self, losses: GroupLosses, lengths: Tensor, inputs: dict[str, Any]) -> None:
         """Adds up what `log` and `evaluation_loop` report."""
-        statistics = group_statistics(losses, lengths, inputs["group_ids"], inputs["num_dropped"])
+        is_counted = counted(inputs)
+        statistics = group_statistics(losses, lengths, inputs["group_ids"], inputs["num_dropped"])[is_counted]
         if not self.model.training:
             # The row number tells groups apart that a distributed sampler repeats to fill the last batch.
-            self._eval_statistics.append(torch.cat([inputs["group_index"][:, None].float(), statistics], dim=1))
+            self._eval_statistics.append((inputs["group_index"][is_counted], statistics))
             return
         sums = statistics.sum(dim=0)
         self._train_sums = sums if self._train_sums is None else self._train_sums + sums
@@ -373,23 +333,70 @@ class RRTFTrainer(SFTTrainerHooks):
             loss = self.compute_loss(model, inputs)
         return loss, None, None
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The batches of an evaluation set; those of a stream on several processes without repetitions."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        return self._even_batches(dataset) or super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """The same, of a set to predict."""
+        return self._even_batches(test_dataset) or super().get_test_dataloader(test_dataset)
+
+    def _even_batches(self, dataset: Any) -> EvenBatches | None:
+        if not isinstance(dataset, IterableDataset) or self.accelerator.num_processes == 1:
+            return None
+        return EvenBatches(dataset, self.data_collator, self.accelerator, self.args)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Evaluates rows, or tokenised groups; the metrics are means over groups, each counted once."""
+        if not isinstance(eval_dataset, str):
+            check_rows(eval_dataset, "eval_dataset", self.args.tie_bonus)
+        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if self.is_in_train and metric_key_prefix == "eval":  # each of several sets has a prefix of its own
+            require_best_metric(self.args, metrics)
+        return metrics
+
+    def predict(self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
+        """Metrics of rows, or of tokenised groups; there are no predictions, the fused LM head keeps no logits."""
+        check_rows(test_dataset, "test_dataset", self.args.tie_bonus)
+        prepared = self.prepare_groups(test_dataset, self.processing_class, self.args, metric_key_prefix)
+        return super().predict(prepared, ignore_keys, metric_key_prefix)
+
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluates a data set; the metrics are means over its groups, each counted once, whatever the batches."""
         self._eval_statistics = []
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        sums = self._gathered_eval_sums()
-        metrics = {"loss": float(sums[STATISTICS.index("loss")] / sums[STATISTICS.index("groups")]), **summarize(sums)}
+        sums = self._gathered_eval_sums(dataloader.dataset)
+        groups = sums[STATISTICS.index("groups")]
+        if not groups:
+            raise RowError(metric_key_prefix, None, "no group is left; raise `max_length` or check the scores")
+        metrics = {"loss": float(sums[STATISTICS.index("loss")] / groups), **summarize(sums)}
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
-        return output
+        return output._replace(num_samples=int(groups))
 
-    def _gathered_eval_sums(self) -> Tensor:
+    def _gathered_eval_sums(self, dataset: Any) -> Tensor:
         """Sums (S,) over the groups of all processes, each row of the data set once."""
-        rows = torch.cat(self._eval_statistics)
-        rows = self.accelerator.pad_across_processes(rows, dim=0, pad_index=-1)
-        rows = self.accelerator.gather(rows).cpu().double()
-        rows = rows[rows[:, 0] >= 0]
-        first_of_each = {int(row[0]): row[1:] for row in rows}
-        return torch.stack(list(first_of_each.values())).sum(dim=0)
+        device, nothing = self.accelerator.device, (torch.empty(0, dtype=torch.long), torch.empty(0, len(STATISTICS)))
+        columns = zip(*(self._eval_statistics or [nothing]), strict=True)
+        numbers, rows = (torch.cat([*column]).to(device) for column in columns)
+        if self.accelerator.num_processes > 1:
+            numbers = self.accelerator.gather(self.accelerator.pad_across_processes(numbers, dim=0, pad_index=IDLE))
+            rows = self.accelerator.gather(self.accelerator.pad_across_processes(rows, dim=0))
+            rows, numbers = rows[numbers != IDLE], numbers[numbers != IDLE]
+            # A stream is read without repetitions, and numbers of its shards meet.
+            if not isinstance(dataset, IterableDataset):
+                first_of_each = {number: place for place, number in reversed([*enumerate(numbers.tolist())])}
+                if len(first_of_each) < len(dataset) and not self.args.dataloader_drop_last:
+                    raise ConfigError(
+                        f"`eval_dataset`: {len(dataset)} groups have {len(first_of_each)} row numbers (`group_index`), as in "
+                        "tokenised sets that were joined; give it to `evaluate`, or to the trainer when it is made"
+                    )
+                rows = rows[sorted(first_of_each.values())]
+        return rows.cpu().double().sum(dim=0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training metrics since the last log, summed over all processes."""

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from trl_rrtf.judging.candidate.loading import compiled, describe, line_of
 from trl_rrtf.judging.candidate.whole_program import run_as_main
 from trl_rrtf.judging.wire.channel import MAX_FRAME_BYTES, Channel, ChannelClosedError
-from trl_rrtf.judging.wire.containers import CONTAINERS, LARGEST_CONNECTED, MOST_CONNECTED, content_of, copy_into
+from trl_rrtf.judging.wire.containers import CONTAINERS, LARGEST_CONNECTED, MOST_CONNECTED, content_of, copy_into, is_array
 from trl_rrtf.judging.wire.process import fix_seeds
 from trl_rrtf.judging.wire.protocol import (
     Callback,
@@ -71,6 +71,7 @@ class _Candidate(Codec):
         self._module = types.ModuleType(_MODULE_NAME)
         self._names = self._module.__dict__
         self._lent: dict[int, Any] = {}
+        self._from_tests: dict[int, Any] = {}
         self._connected: dict[int, bytes] = {}
         self._setup_classes: set[str] = set()
         self._made: dict[str, type] = {}
@@ -106,12 +107,12 @@ class _Candidate(Codec):
         return True
 
     def _loaded(self, names: list[str]) -> Loaded:
-        loaded = Loaded([], {}, [], {})
+        loaded = Loaded({}, {}, [], {})
         for name, value in ((name, self._names[name]) for name in names):
             if issubclass(type(value), type):
                 loaded.classes[name] = self._number(value)
             elif callable(value):
-                loaded.functions.append(name)
+                loaded.functions[name] = self._number(value)
             else:
                 loaded.variables.append(name)
             with contextlib.suppress(BaseException):
@@ -137,7 +138,7 @@ class _Candidate(Codec):
         except BaseException as error:
             answer: Any = self._raised(error, message, arguments, keywords)
         else:
-            answer = self._returned(result, message, arguments, keywords)
+            answer = self._returned(result, subject, message, arguments, keywords)
         with self._talking:
             self._operations_running -= 1
             if sum(len(part) for part in answer if isinstance(part, bytes)) > MAX_FRAME_BYTES - 1000:
@@ -145,12 +146,12 @@ class _Candidate(Codec):
             self._channel.send(answer)
 
     def _returned(
-        self, result: Any, message: Operate, arguments: list[Any], keywords: dict[str, Any]
+        self, result: Any, subject: Any, message: Operate, arguments: list[Any], keywords: dict[str, Any]
     ) -> Returned | CannotCross:
         try:
             packed = self.pack(result)
             # What a plain function returns is new, as a rule.
-            fresh = message.operation == Operation.CALL and isinstance(message.target, str)
+            fresh = message.operation == Operation.CALL and isinstance(subject, types.FunctionType)
             container = None if fresh else self._connect(result)
             return Returned(packed, container, *self._changed(message, arguments, keywords))
         except CannotCrossError as error:
@@ -175,7 +176,7 @@ class _Candidate(Codec):
             after = self._packed_again(content, before)
             if after != before:
                 self._connected[number] = after
-                changes.append([number, content])
+                changes.append([number, after])
         return (
             self._packed_if_changed(arguments, arguments, message.arguments),
             self._packed_if_changed(keywords, list(keywords.values()), message.keywords),
@@ -196,7 +197,7 @@ class _Candidate(Codec):
 
     def _connect(self, result: Any) -> int | None:
         """Remembers a container whose copy the checker gets, so that what either side changes in it reaches the other."""
-        if not issubclass(type(result), CONTAINERS):
+        if not (issubclass(type(result), CONTAINERS) or is_array(result)):
             return None
         packed = self.pack(content_of(result))
         if len(packed) > LARGEST_CONNECTED:
@@ -212,7 +213,7 @@ class _Candidate(Codec):
         """Puts into own containers what the test has changed in its copies."""
         for number, content in self.unpack(packed) if packed else []:
             own = self._lent[number]
-            copy_into(own, content)
+            copy_into(own, self.unpack(content))
             if number in self._connected:
                 self._connected[number] = self._packed_again(content_of(own), self._connected[number])
 
@@ -267,12 +268,14 @@ class _Candidate(Codec):
         if code == YOURS:
             return self._lent[payload] if isinstance(payload, int) else self._global(payload)
         number, kind, *about = payload
+        if number in self._from_tests:
+            return self._from_tests[number]
         if kind == "iterator":
             lent: Any = _LentIterator(self, number)
         else:
             lent = _lent_function(self, number, *about)
         _LENT[id(lent)] = number
-        _KEPT.append(lent)
+        self._from_tests[number] = lent  # the same each time, and kept, so that no other object gets its `id`
         return lent
 
     def known_class(self, name: str) -> type | None:
@@ -323,17 +326,19 @@ class _Candidate(Codec):
             self._channel.send(Callback(number, *packed))
             while True:
                 answer = self._channel.receive(Operate, CallbackReturned, CallbackRaised)
-                if isinstance(answer, CallbackReturned):
-                    return self.unpack(answer.value)
+                if isinstance(answer, Operate):  # the test's function uses an object of the program
+                    self._operate(answer)
+                    continue
+                if answer.arguments:
+                    for argument, changed in zip(arguments, self.unpack(answer.arguments), strict=True):
+                        copy_into(argument, changed)
                 if isinstance(answer, CallbackRaised):
                     raise self.unpack_exception(answer.error)
-                self._operate(answer)  # the test's function uses an object of the program
+                return self.unpack(answer.value)
 
 
 _LENT: dict[int, int] = {}
 """`id` of each stand-in for an object of the test -> its number there."""
-_KEPT: list[Any] = []
-"""The same stand-ins, so that no other object gets their `id`."""
 _LOCAL_KINDS = {types.GeneratorType: "generator", types.CoroutineType: "coroutine"}
 
 

@@ -127,9 +127,11 @@ class _Server:
         os.chdir(folder)
         os.environ["HOME"] = os.environ["TMPDIR"] = folder
         ours, theirs = socket.socketpair()
+        server = os.getpid()
         process = os.fork()
         if process == 0:
-            self._become_candidate(theirs)
+            ours.close()
+            self._become_candidate(theirs, server)
         theirs.close()
         return process, ours
 
@@ -167,11 +169,13 @@ class _Server:
                 os.removexattr(self._scratch, name)
         os.utime(self._scratch, (0, 0))
 
-    def _become_candidate(self, start: socket.socket) -> None:
+    def _become_candidate(self, start: socket.socket, server: int) -> None:
         """Contains this process, waits for its connection, and runs the candidate that comes over it."""
         try:
             os.setsid()
             end_with_parent()
+            if os.getppid() != server:  # it was killed before this process asked to end with it
+                os._exit(1)
             self._control.close()
             settings = self._settings
             memory = settings["memory_bytes"]

@@ -13,10 +13,11 @@ import time
 import types
 from typing import Any, NamedTuple
 
+from trl_rrtf.judging.checker.code_of_tests import TEST_MODULE
 from trl_rrtf.judging.checker.comparison import same_output, same_result
 from trl_rrtf.judging.checker.library import library_module, meant_by
 from trl_rrtf.judging.checker.recorder import LONGEST_DETAIL, JudgeFailedError, Recorder, StopTestingError
-from trl_rrtf.judging.checker.remote import TEST_MODULE, CandidateGoneError, Session
+from trl_rrtf.judging.checker.remote import CandidateGoneError, Session
 from trl_rrtf.judging.checker.runner import Runner
 from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.wire.process import fix_seeds
@@ -202,14 +203,14 @@ class Problem:
             elif name in loaded.classes:
                 names[name] = session.named_class(name, loaded.classes[name])
             elif name in loaded.functions:
-                names[name] = session.function(name)
+                names[name] = session.function(name, loaded.functions[name])
             elif name in loaded.variables:
                 session.follow_variable(name)
         entry_point = self._tests.entry_point
         if entry_point in loaded.classes:
             names[entry_point] = session.named_class(entry_point, loaded.classes[entry_point])
         elif entry_point:
-            names[entry_point] = session.function(entry_point)
+            names[entry_point] = session.function(entry_point, loaded.functions.get(entry_point))
 
     def _run_test(self, test: FunctionTest, names: dict[str, Any], session: Session, recorder: Recorder) -> None:
         with recorder if not test.assertions else contextlib.nullcontext():

@@ -10,14 +10,15 @@ import _thread
 import os
 import types
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from trl_rrtf.judging.checker import stand_ins
+from trl_rrtf.judging.checker.code_of_tests import depth_of_test_code, is_class_of_tests, simple_parameters
 from trl_rrtf.judging.checker.library import library_exception
 from trl_rrtf.judging.checker.stand_ins import StandIn, link_of
 from trl_rrtf.judging.wire.channel import MAX_FRAME_BYTES, Channel, ChannelClosedError
 from trl_rrtf.judging.wire.containers import MOST_CONNECTED, content_of, copy_into
-from trl_rrtf.judging.wire.known_types import MalformedValueError
+from trl_rrtf.judging.wire.known_types import BASES, MalformedValueError
 from trl_rrtf.judging.wire.protocol import (
     Callback,
     CallbackRaised,
@@ -37,12 +38,10 @@ from trl_rrtf.judging.wire.values import (
     nearest_builtin,
 )
 
-TEST_MODULE = "tests_of_the_problem"
-"""`__name__` of the module in which setup and test code run."""
-
 _MAY_CHANGE = {
     *(Operation.CALL, Operation.SET_ATTRIBUTE, Operation.DELETE_ATTRIBUTE, Operation.SEND, Operation.THROW, Operation.AWAIT),
 }
+_CAN_CHANGE = (list, dict, set, bytearray)
 _CHANGES_NOTHING = {"__len__", "__bool__", "__iter__", "__next__"}
 _MOST_CLASSES_DEEP = 50
 _MOST_RAISED = 100
@@ -51,6 +50,14 @@ _NOT_METHODS = (types.FunctionType, property, classmethod, staticmethod)
 
 class CandidateGoneError(BaseException):
     """The candidate's process has ended or broken the protocol. No `except Exception` of a test catches it."""
+
+
+class _LateChange(NamedTuple):
+    """What a call has changed in an object of the test, and how deep in the test's functions the call stands."""
+
+    old: Any
+    new: Any
+    depth: int
 
 
 class Session(Codec):
@@ -68,13 +75,14 @@ class Session(Codec):
     def __init__(self, channel: Channel, names: dict[str, Any]) -> None:
         self._channel = channel
         self._names = names
-        self._shared = {name for name, value in names.items() if _is_class_of_tests(value)}
+        self._shared = {name for name, value in names.items() if is_class_of_tests(value)}
         self._lent: dict[int, Any] = {}
+        self._lent_numbers: dict[int, int] = {}
         self._stand_ins: dict[int | str, Any] = {}
         self._roots: dict[type, type] = {}
         self._named: set[type] = set()
         self._connected: dict[int, bytes] = {}
-        self._late_changes: list[tuple[Any, Any]] = []
+        self._late_changes: list[_LateChange] = []
         self._raised: list[tuple[BaseException, int | None]] = []
         self._describing = 0
         self._variables: dict[str, Any] = {}
@@ -87,11 +95,12 @@ class Session(Codec):
 
     # --- Names of the candidate ------------------------------------------------------------------------------------------
 
-    def function(self, name: str) -> Any:
-        """A stand-in for a global function, found by its name when it is called."""
-        if name not in self._stand_ins:
-            self._stand_ins[name] = stand_ins.connect(object.__new__(_Function), self, name)
-        return self._stand_ins[name]
+    def function(self, name: str, number: int | None = None) -> Any:
+        """A stand-in for a global function; without its number one that is found by its name when it is called."""
+        target = name if number is None else number
+        if target not in self._stand_ins:
+            self._stand_ins[target] = stand_ins.connect(object.__new__(stand_ins.Function), self, target)
+        return self._stand_ins[target]
 
     def named_class(self, name: str, number: int) -> type:
         """A stand-in for a class that the tests name, so that they know its operators.
@@ -99,7 +108,7 @@ class Session(Codec):
         A name that is a function's by all custom is none of those: a program could make a class of the function under test.
         """
         found = self._class(number)
-        if name.lstrip("_")[:1].isupper():
+        if name.lstrip("_")[:1].isupper() and name != "Solution":
             self._named.add(found)
         return found
 
@@ -155,7 +164,7 @@ class Session(Codec):
         return self.pack({name: self._as_left(value) for name, value in keywords.items()}) if keywords else b""
 
     def _as_left(self, operand: Any) -> Any:
-        return next((new for old, new in reversed(self._late_changes) if old is operand), operand)
+        return next((late.new for late in reversed(self._late_changes) if late.old is operand), operand)
 
     def _send(self, message: Any) -> None:
         try:
@@ -181,18 +190,16 @@ class Session(Codec):
             changes = self._changes_of(answer, operands, keywords)
         except Exception as error:
             self._lose(f"a malformed answer ({error})")
-        self._late_changes += changes
-        if value is None:  # compared with nothing
-            self.settle()
+        self._change(changes, at_once=value is None)  # which is compared with nothing
         return value
 
     def _exception(self, answer: Raised, operands: tuple[Any, ...], keywords: dict[str, Any]) -> BaseException:
         try:
             error = self.unpack_exception(answer.error)
-            self._late_changes += self._changes_of(answer, operands, keywords)
+            changes = self._changes_of(answer, operands, keywords)
         except Exception as malformed:
             self._lose(f"a malformed answer ({malformed})")
-        self.settle()
+        self._change(changes, at_once=True)
         self._raised = [*self._raised[-_MOST_RAISED:], (error, answer.line)]
         return error
 
@@ -216,12 +223,21 @@ class Session(Codec):
             self._lose(f"a malformed call ({error})")
         answer: CallbackReturned | CallbackRaised
         try:
-            answer = CallbackReturned(self.pack(lent(*arguments, **keywords) if callable(lent) else next(lent)))
+            result = lent(*arguments, **keywords) if callable(lent) else next(lent)
+            answer = CallbackReturned(self.pack(result), self._changed_arguments(callback, arguments))
         except CandidateGoneError:
             raise
         except BaseException as error:
-            answer = CallbackRaised(self.pack_exception(error))
+            answer = CallbackRaised(self.pack_exception(error), self._changed_arguments(callback, arguments))
         self._send(answer)
+
+    def _changed_arguments(self, callback: Callback, arguments: list[Any]) -> bytes:
+        """What a function of the test left of its arguments, or nothing if it changed none."""
+        try:
+            after = self.pack(arguments) if any(isinstance(part, _CAN_CHANGE) for part in arguments) else b""
+        except CannotCrossError:
+            return b""
+        return b"" if after == callback.arguments else after
 
     # --- What is changed in place ----------------------------------------------------------------------------------------
 
@@ -241,17 +257,33 @@ class Session(Codec):
             changes += [(value, changed[name]) for name, value in keywords.items()]
         for number, content in self.unpack(answer.changes) if answer.changes else []:
             if number in self._connected:
-                changes.append((self._stand_ins[number], content))
+                changes.append((self._stand_ins[number], self.unpack(content)))
         return changes
+
+    def _change(self, changes: list[tuple[Any, Any]], *, at_once: bool) -> None:
+        if not changes:
+            return
+        if at_once:
+            objects = {id(old) for old, _ in changes}
+            self._late_changes = [late for late in self._late_changes if id(late.old) not in objects]
+            self._apply(changes)
+        else:
+            depth = depth_of_test_code()
+            self._late_changes += [_LateChange(old, new, depth) for old, new in changes]
+
+    def _apply(self, changes: list[tuple[Any, Any]]) -> None:
+        for old, new in changes:
+            copy_into(old, new)
+        for number in list(self._connected):
+            self._connect(number)
 
     def settle(self) -> None:
         """A statement of the test has ended: what was changed in it arrives."""
         if self._late_changes:
-            changes, self._late_changes = self._late_changes, []
-            for old, new in changes:
-                copy_into(old, new)
-            for number in list(self._connected):
-                self._connect(number)
+            depth = depth_of_test_code()
+            ended = [late for late in self._late_changes if late.depth >= depth]
+            self._late_changes = [late for late in self._late_changes if late.depth < depth]
+            self._apply([(late.old, late.new) for late in ended])
         if self._operated:
             for name in list(self._variables):
                 self._read_variable(name)
@@ -302,7 +334,7 @@ class Session(Codec):
             if after != before:
                 self._connected[number] = after
                 self.lengths.clear()
-                changed.append([number, content])
+                changed.append([number, after])
         return self.pack(changed) if changed else b""
 
     # --- What may decide -------------------------------------------------------------------------------------------------
@@ -330,13 +362,14 @@ class Session(Codec):
             return YOURS, link.target
         if callable(value) and not isinstance(value, type):
             name = str(getattr(value, "__name__", type(value).__name__))
-            about = ["callable", name, getattr(value, "__doc__", None), _simple_parameters(value)]
+            about = ["callable", name, getattr(value, "__doc__", None), simple_parameters(value)]
         elif isinstance(value, Iterator):
             about = ["iterator"]
         else:
             return super().refer(value)
-        self._lent[id(value)] = value
-        return OWN, [id(value), *about]
+        number = self._lent_numbers.setdefault(id(value), len(self._lent) + 1)  # no address: that would be of use
+        self._lent[number] = value
+        return OWN, [number, *about]
 
     def resolve(self, code: int, payload: Any) -> Any:
         """A stand-in, the same each time, or the test's own object on its way back."""
@@ -378,7 +411,7 @@ class Session(Codec):
     def known_class(self, name: str) -> type | None:
         """Classes of the setup and test code. Once an instance is given away, the candidate may send others."""
         found = self._names.get(name)
-        if not _is_class_of_tests(found):
+        if not is_class_of_tests(found):
             return None
         self._shared.add(name)
         return found
@@ -391,6 +424,8 @@ class Session(Codec):
         """Refuses an attribute that would take the place of a method."""
         if isinstance(getattr(type(instance), name, None), _NOT_METHODS):
             raise MalformedValueError(f"an object of class {type(instance).__name__} whose attribute {name!r} hides a method")
+        if name.isupper() and hasattr(type(instance), name):
+            raise MalformedValueError(f"an object of class {type(instance).__name__} whose attribute {name!r} hides a constant")
         super().set_attribute(instance, name, value)
 
     def exception_reference(self, error: BaseException) -> int | str | None:
@@ -403,6 +438,11 @@ class Session(Codec):
         if reference is None or getattr(nearest_builtin(names), "__name__", "") == names[0]:
             return make_exception(nearest_builtin(names), arguments, text)
         number, class_number = reference
+        if (shared := self.class_for(names[0])) is not None and issubclass(shared, BaseException):
+            own = shared.__new__(shared, *arguments)
+            for name, value in self.operate(Operation.GET_ATTRIBUTE, _number(number), "__dict__").items():
+                self.set_attribute(own, str(name), value)
+            return own
         if (known := self._stand_ins.get(_number(number))) is not None and isinstance(known, BaseException):
             return known
         kind = self._class(_number(class_number))
@@ -434,6 +474,8 @@ class Session(Codec):
         name, module, bases, own, overridden = description
         if (known := library_exception(str(module), str(name))) is not None:
             return known  # such as json.JSONDecodeError: a test may catch it
+        if (shared := self.class_for(str(name))) is not None and issubclass(shared, BaseException):
+            return shared
         made = tuple(self._root(base) if type(base) is str else self._class(_number(base)) for base in bases)
         lists = [[str(part) for part in parts] for parts in (own, overridden)]
         try:
@@ -446,40 +488,12 @@ class Session(Codec):
         import builtins
 
         builtin = getattr(builtins, name, None)
-        if builtin is object or not isinstance(builtin, type):
+        if builtin not in BASES and not (isinstance(builtin, type) and issubclass(builtin, BaseException)):
             return StandIn
         if builtin not in self._roots:
             body: dict[str, Any] = {} if issubclass(builtin, BaseException) else {"__slots__": ()}
             self._roots[builtin] = type(name, (StandIn, builtin), body)
         return self._roots[builtin]
-
-
-class _Function(StandIn):
-    __slots__ = ()
-    __doc__ = StandIn.__dict__["__doc__"]
-
-    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
-        link = link_of(self)
-        assert link is not None
-        return link.session.operate(Operation.CALL, link.target, *arguments, **keywords)
-
-
-_Function.__name__ = _Function.__qualname__ = "function"
-
-
-def _simple_parameters(function: Any) -> list[str] | None:
-    """Names of a function's parameters, if all of them are positional and have no default."""
-    code = getattr(function, "__code__", None)
-    if not isinstance(function, types.FunctionType) or code is None:
-        return None
-    variadic = code.co_flags & 0x0C  # *args, **kwargs
-    if variadic or code.co_kwonlyargcount or function.__defaults__:
-        return None
-    return list(code.co_varnames[: code.co_argcount])
-
-
-def _is_class_of_tests(value: Any) -> bool:
-    return isinstance(value, type) and value.__module__ == TEST_MODULE
 
 
 def _number(value: Any) -> int:

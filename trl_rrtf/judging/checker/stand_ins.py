@@ -11,6 +11,7 @@ between two of its objects counts only if it does not hold for anything else as 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,13 +68,52 @@ _KEPT_BY_PYTHON = {"__traceback__", "__cause__", "__context__", "__suppress_cont
 """Attributes of exceptions that the interpreter and `contextlib` set."""
 
 
+_ASKED_FOR = frozenset(
+    f"__{name}__"
+    for name in (
+        *("name", "qualname", "doc", "dict", "wrapped", "annotations", "members", "dataclass_fields", "self", "func", "array"),
+        *(
+            "defaults",
+            "kwdefaults",
+            "slots",
+            "match_args",
+            "abstractmethods",
+            "args",
+            "origin",
+            "init",
+            "str",
+            "repr",
+            "format",
+        ),
+    )
+)
+"""Attributes with underscores that an object of the candidate may answer to, beside the special methods of its class.
+
+Others are how libraries talk to each other, in this process: with `__array_interface__` an object could show numpy any memory.
+"""
+
+_PREDICATES = frozenset(
+    name for kind in (str, bytes, set, dict, list) for name in dir(kind) if name.startswith(("is", "startswith", "endswith"))
+)
+"""Methods of builtin types that are told an expected value and say whether it is right."""
+
+
+def _attribute(stand_in: Any, name: str) -> Any:
+    if name.startswith("__") and name.endswith("__") and name not in _ASKED_FOR and name not in _SPECIAL_METHODS:
+        raise AttributeError(f"{name} of an object of the program is not asked for")
+    return _operate(stand_in, Operation.GET_ATTRIBUTE, name)
+
+
 class StandIn:
     """Ancestor of all stand-ins for objects. It has no attribute of its own but special ones."""
 
     __slots__ = ()
+    __array_ufunc__ = None  # numpy leaves comparison and arithmetic to the methods below
 
     def __getattr__(self, name: str) -> Any:
-        return _operate(self, Operation.GET_ATTRIBUTE, name)
+        if name in _PREDICATES and not _LINKS[id(self)].session.is_named(type(self)):
+            raise AttributeError(f"{name} of an object whose class the tests do not name: it would decide")
+        return _attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _KEPT_BY_PYTHON:
@@ -103,6 +143,21 @@ class StandIn:
     __dict__ = property(lambda self: _operate(self, Operation.GET_ATTRIBUTE, "__dict__"))  # type: ignore[assignment]
 
 
+class Function(StandIn):
+    """A global function of the candidate."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
+        """Calls it in the candidate's process."""
+        return _operate(self, Operation.CALL, *arguments, **keywords)
+
+
+# As the class of a function is called; and the text about it is the function's own.
+Function.__name__ = Function.__qualname__ = "function"
+Function.__doc__ = StandIn.__dict__["__doc__"]
+
+
 class StandInClass(type):
     """Class of the stand-ins for classes."""
 
@@ -120,7 +175,7 @@ class StandInClass(type):
         return _operate(cls, Operation.GET_ATTRIBUTE, name)
 
     def __getattr__(cls, name: str) -> Any:
-        return _operate(cls, Operation.GET_ATTRIBUTE, name)
+        return _attribute(cls, name)
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if name.startswith("__") and name.endswith("__"):  # such as `__abstractmethods__`, which Python sets
@@ -172,16 +227,15 @@ def make_class(
         own: Names of the special methods that it defines itself; `not hashable` if it takes hashing away.
         overridden: Names of the methods of a builtin ancestor that it, or an ancestor, overrides.
     """
+    if not any(issubclass(base, StandIn) for base in bases):  # an exception of the problem's setup code
+        bases = (StandIn, *bases)
     builtin = builtin_base(bases)
     body: dict[str, Any] = {"__slots__": (), "__module__": module, "__doc__": StandIn.__dict__["__doc__"]}
-    special_methods = _SPECIAL_METHODS if builtin is None else _SPECIAL_METHODS_BESIDE_A_BASE_VALUE
     for method in own:
-        if method in special_methods:
-            body[method] = special_methods[method]
+        if method in _SPECIAL_METHODS:
+            body[method] = _SPECIAL_METHODS[method] if builtin is None else _beside_a_base_value(method, builtin)
     if "not hashable" in own and builtin is None:
         body["__hash__"] = None
-    if "__iter__" in own or "__getitem__" in own:
-        body.pop("__contains__", None)  # Python then compares the items, here
     if overridden and builtin is not None:
         body["__getattribute__"] = _getattribute(frozenset(overridden))
     made: type = type.__new__(StandInClass, name, bases, body)
@@ -200,7 +254,7 @@ def builtin_base(bases: tuple[type, ...]) -> type | None:
 
 def _getattribute(overridden: frozenset[str]) -> Callable[[Any, str], Any]:
     def method(self: Any, name: str) -> Any:
-        if name in overridden:
+        if name in overridden and (link := _LINKS.get(id(self))) and link.session.is_named(type(self)):
             return _operate(self, Operation.GET_ATTRIBUTE, name)
         return object.__getattribute__(self, name)
 
@@ -226,9 +280,17 @@ def _between_objects_of_the_candidate(name: str) -> Callable[..., Any]:
 
 def _arithmetic(name: str) -> Callable[..., Any]:
     def method(self: Any, *operands: Any) -> Any:
-        if all(map(link_of, operands)) or _LINKS[id(self)].session.is_named(type(self)):
+        if all(link_of(operand) or callable(operand) for operand in operands):
             return _special(self, name, *operands)
-        return NotImplemented
+        if not _LINKS[id(self)].session.is_named(type(self)):
+            return NotImplemented
+        result = _special(self, name, *operands)
+        if isinstance(result, int | float) and isinstance(operands[0], int | float):
+            # A number that is the same whatever it is computed with is made to be near what is expected.
+            other = _special(self, name, operands[0] + 1.5 + os.urandom(1)[0], *operands[1:])
+            if type(other) is type(result) and other == result:
+                raise TypeError(f"{name} of class {type(self).__name__} gives the same number for different ones")
+        return result
 
     return method
 
@@ -263,13 +325,25 @@ def _equals_anything(stand_in: Any) -> bool:
 
 
 def _contains(self: Any, item: Any) -> bool:
-    """Only of classes that cannot be iterated. What contains anything contains nothing."""
+    """What contains anything of a kind contains nothing. A class that the tests do not name is searched here, if it can be."""
+    kind, session = type(self), _LINKS[id(self)].session
+    can_be_searched = any("__iter__" in vars(parent) for parent in type.mro(kind))
+    if can_be_searched and not session.is_named(kind):
+        return any(part is item or part == item for part in self)
     if not _special(self, "__contains__", item):
         return False
     try:
-        return not _special(self, "__contains__", _LINKS[id(self)].session.unrelated())
+        return not all(_special(self, "__contains__", decoy) for decoy in _decoys(item, session))
     except Exception:
         return True
+
+
+def _decoys(item: Any, session: Session) -> list[Any]:
+    """Values of the same kind that nobody put into a container."""
+    if type(item) in (int, float):
+        far = type(item)(10**6 + int.from_bytes(os.urandom(3), "big"))
+        return [far, far + 1, -far, -far - 1]
+    return [session.unrelated(), session.unrelated()[::-1].title()]
 
 
 def _truth(self: Any) -> bool:
@@ -320,17 +394,36 @@ _SPECIAL_METHODS: dict[str, Callable[..., Any]] = {
     **{name: _between_objects_of_the_candidate(name) for name in _ORDER},
     **{
         f"__{name}__": _forwarded(f"__{name}__")
-        for name in (*_UNARY, "next", "getitem", "setitem", "delitem", "hash", "enter", "reversed", "bytes")
+        for name in (*_UNARY, "next", "getitem", "setitem", "delitem", "hash", "enter", "reversed", "bytes", "missing")
     },
     **{"__eq__": _equal, "__ne__": _not_equal, "__contains__": _contains, "__bool__": _truth, "__len__": _length},
     **{"__iter__": _iterator, "__exit__": _enter_exit, "__call__": _call},
 }
 """What a stand-in does where the candidate's class defines the method; nothing else of a class is imitated."""
 
-_SPECIAL_METHODS_BESIDE_A_BASE_VALUE = {
-    name: _forwarded(name) for name in ("__missing__", "__getitem__", "__enter__", "__reversed__")
-} | {"__call__": _call, "__exit__": _enter_exit}
-"""The same for subclasses of builtin classes, which compare and compute by the copy of their base value."""
+_ALWAYS_FORWARDED = frozenset(
+    f"__{name}__"
+    for name in (*_UNARY, "missing", "getitem", "setitem", "delitem", "enter", "exit", "reversed", "call", "str", "repr")
+)
+
+
+def _beside_a_base_value(name: str, builtin: type) -> Callable[..., Any]:
+    """A special method of a subclass of a builtin class, which compares and computes by its base value.
+
+    If the tests name the class, between its own objects and in arithmetic its own methods count.
+    """
+    forwarded = _SPECIAL_METHODS[name]
+    if name in _ALWAYS_FORWARDED:
+        return forwarded
+    of_base = getattr(builtin, name, None)
+    between_own = name in ("__eq__", "__ne__", *_ORDER)
+
+    def method(self: Any, *operands: Any) -> Any:
+        if _LINKS[id(self)].session.is_named(type(self)) and (not between_own or link_of(operands[0])):
+            return forwarded(self, *operands)
+        return NotImplemented if of_base is None else of_base(self, *operands)
+
+    return method
 
 
 # --- Local types that code asks for by `isinstance`: real ones, whose every step runs in the candidate's process ------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from typing import Any
 
 from trl_rrtf.judging.wire.known_types import BASES, NAMED_TYPES, attributes, base_value
 
-CONTAINERS = (list, dict, set, bytearray)
+CONTAINERS = (list, dict, set, bytearray, deque)
 MOST_CONNECTED, LARGEST_CONNECTED = 16, 16384
 """How many containers of the candidate, and of how many packed bytes, stay connected to their copies in the tests."""
 
@@ -87,9 +88,15 @@ def content_of(container: Any) -> Any:
     return container if base is None else base_value(container, base)
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of numpy, which changes in place too."""
+    return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray"
+
+
 def _fill(old: Any, new: Any) -> None:
     if type(new) in (dict, set):
-        type(new).clear(old)
-        type(new).update(old, new)
+        kind = OrderedDict if isinstance(old, OrderedDict) else type(new)  # it keeps an order beside the dictionary
+        kind.clear(old)
+        kind.update(old, new)
     elif type(new) in (list, bytearray):
         type(new).__setitem__(old, slice(None), new)

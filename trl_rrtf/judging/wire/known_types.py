@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -115,7 +116,10 @@ NAMED_TYPES: dict[str, tuple[Callable[[Any, type], Any], Callable[[Any], Any]]] 
         lambda parts: defaultdict(*parts),
     ),
     "Decimal": (_exact("Decimal", lambda v: [str(v)]), _make("Decimal")),
-    "Fraction": (_exact("Fraction", lambda v: [v.numerator, v.denominator]), _make("Fraction")),
+    "Fraction": (
+        _exact("Fraction", lambda v: [v.numerator, v.denominator]),
+        lambda parts: _named_type("Fraction")(*map(operator.index, parts)),
+    ),
     "date": (_exact("date", lambda v: [v.isoformat()]), _iso("date")),
     "time": (_exact("time", lambda v: [v.isoformat()]), _iso("time")),
     "datetime": (_exact("datetime", lambda v: [v.isoformat()]), _iso("datetime")),

@@ -222,7 +222,7 @@ class Operate(NamedTuple):
         target: Number of the object, or name of a global.
         arguments: Packed list of further operands.
         keywords: Packed dictionary of keyword arguments, or nothing.
-        changes: Packed list of `(number, content)` of the candidate's containers that the test has changed, or nothing.
+        changes: Packed list of `(number, packed content)` of the candidate's containers that the test has changed, or nothing.
     """
 
     operation: str
@@ -233,15 +233,17 @@ class Operate(NamedTuple):
 
 
 class CallbackReturned(NamedTuple):
-    """What a function of the test returned."""
+    """What a function of the test returned, and the arguments as it left them, or nothing if it changed none."""
 
     value: bytes
+    arguments: bytes
 
 
 class CallbackRaised(NamedTuple):
-    """What a function of the test raised, packed."""
+    """What a function of the test raised, packed, and the arguments as above."""
 
     error: bytes
+    arguments: bytes
 
 
 # --- Candidate to checker ------------------------------------------------------------------------------------------------
@@ -251,13 +253,13 @@ class Loaded(NamedTuple):
     """The program is loaded. Lists the entry point alone where the tests read no other name.
 
     Attributes:
-        functions: Names of its functions.
-        classes: Name -> number of each of its classes.
+        functions: Name -> number of each of its functions.
+        classes: The same for its classes.
         variables: Names of its other globals.
         library: Names of what it took from the standard library -> `[module]` or `[module, attribute]`.
     """
 
-    functions: list[str]
+    functions: dict[str, int]
     classes: dict[str, int]
     variables: list[str]
     library: dict[str, list[str]]
@@ -287,7 +289,7 @@ class Returned(NamedTuple):
         container: Number of the list, dictionary, set or bytearray that the result is, if it stays connected to its copy.
         arguments: Packed arguments as the operation left them, or nothing if it changed none.
         keywords: The same for keyword arguments.
-        changes: Packed list of `(number, content)` of connected containers that have changed, or nothing.
+        changes: Packed list of `(number, packed content)` of connected containers that have changed, or nothing.
     """
 
     value: bytes
