@@ -7,6 +7,7 @@ touch. What has no copy comes back as a stand-in (see `stand_ins.py`).
 from __future__ import annotations
 
 import _thread
+import builtins
 import os
 import types
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from trl_rrtf.judging.checker.code_of_tests import depth_of_test_code, is_class_
 from trl_rrtf.judging.checker.library import library_exception
 from trl_rrtf.judging.checker.stand_ins import StandIn, link_of
 from trl_rrtf.judging.wire.channel import MAX_FRAME_BYTES, Channel, ChannelClosedError
-from trl_rrtf.judging.wire.containers import MOST_CONNECTED, content_of, copy_into
+from trl_rrtf.judging.wire.containers import CONTAINERS, MOST_CONNECTED, content_of, copy_into
 from trl_rrtf.judging.wire.known_types import BASES, MalformedValueError
 from trl_rrtf.judging.wire.protocol import (
     Callback,
@@ -41,7 +42,6 @@ from trl_rrtf.judging.wire.values import (
 _MAY_CHANGE = {
     *(Operation.CALL, Operation.SET_ATTRIBUTE, Operation.DELETE_ATTRIBUTE, Operation.SEND, Operation.THROW, Operation.AWAIT),
 }
-_CAN_CHANGE = (list, dict, set, bytearray)
 _CHANGES_NOTHING = {"__len__", "__bool__", "__iter__", "__next__"}
 _MOST_CLASSES_DEEP = 50
 _MOST_RAISED = 100
@@ -234,7 +234,7 @@ class Session(Codec):
     def _changed_arguments(self, callback: Callback, arguments: list[Any]) -> bytes:
         """What a function of the test left of its arguments, or nothing if it changed none."""
         try:
-            after = self.pack(arguments) if any(isinstance(part, _CAN_CHANGE) for part in arguments) else b""
+            after = self.pack(arguments) if any(isinstance(part, CONTAINERS) for part in arguments) else b""
         except CannotCrossError:
             return b""
         return b"" if after == callback.arguments else after
@@ -485,8 +485,6 @@ class Session(Codec):
 
     def _root(self, name: str) -> type:
         """What stands for a builtin class among the ancestors of a class."""
-        import builtins
-
         builtin = getattr(builtins, name, None)
         if builtin not in BASES and not (isinstance(builtin, type) and issubclass(builtin, BaseException)):
             return StandIn
