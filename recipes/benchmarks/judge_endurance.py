@@ -9,6 +9,7 @@ calling process and of all that it started is read; at the end the judge is clos
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import tempfile
@@ -54,9 +55,13 @@ def items(count, per_problem=50):
 def usage():
     """Memory of this process and of its descendants in MiB, number of processes and of descriptors."""
     own = psutil.Process()
-    descendants = [process for process in own.children(recursive=True) if process.is_running()]
-    memory = sum(process.memory_info().rss for process in descendants if process.status() != psutil.STATUS_ZOMBIE)
-    return own.memory_info().rss / MIB, memory / MIB, len(descendants), own.num_fds()
+    memory = processes = 0
+    for process in own.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended in the meantime
+            if process.status() != psutil.STATUS_ZOMBIE:
+                memory += process.memory_info().rss
+                processes += 1
+    return own.memory_info().rss / MIB, memory / MIB, processes, own.num_fds()
 
 
 def judge_folders():
