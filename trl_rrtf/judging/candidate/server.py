@@ -28,13 +28,12 @@ import msgpack
 
 from trl_rrtf.judging.candidate import program
 from trl_rrtf.judging.candidate.containment import Containment, SystemCallFilter, limit_process
-from trl_rrtf.judging.candidate.watch import Watch
+from trl_rrtf.judging.candidate.watch import MOST_THREADS, Watch
 from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.wire.folders import empty
 from trl_rrtf.judging.wire.process import end_with_parent
 from trl_rrtf.judging.wire.protocol import LOST, RUN, Ended, ServerReady
 
-_MOST_THREADS = 64
 _CONNECTION, _LAST_DESCRIPTOR = 3, 64
 _DYING_SECONDS = 0.2
 """How long a process that has closed its socket may take to end by itself."""
@@ -93,7 +92,7 @@ class _Server:
         self._filter = SystemCallFilter(instructions) if containment.has("seccomp") else None
         self._rules = containment.candidate_rules
         self._owns_namespace = containment.has("namespaces")
-        self._threads = _MOST_THREADS if containment.counts_processes else None
+        self._threads = MOST_THREADS if containment.counts_processes else None
         self._scratch = scratch
         self._runs = 0
         self._reserved_bytes = _RESERVED_BYTES if _sees_its_children() else 0

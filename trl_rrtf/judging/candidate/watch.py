@@ -8,7 +8,8 @@ import time
 from typing import NamedTuple
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MOST_THREADS = 64
+MOST_THREADS = 64
+"""That a candidate may have."""
 
 
 class _Thread(NamedTuple):
@@ -54,7 +55,7 @@ class Watch:
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
         try:
-            threads = list(itertools.islice(os.listdir(f"{self._folder}/task"), _MOST_THREADS))
+            threads = list(itertools.islice(os.listdir(f"{self._folder}/task"), MOST_THREADS))
         except OSError:
             return
         longest = max((self._waited_by(thread, passed) for thread in threads), default=0.0)
