@@ -1,20 +1,21 @@
-# Two environments: the default with transformers 4.57, and one with transformers 5. Both are made from scratch here.
+# Two environments: the default with transformers 5, and one with transformers 4.57 and optimum-onnx. Both are made from
+# scratch here.
 PYTHON ?= python3
 VENV := .venv
-VENV5 := .venv-transformers5
+VENV4 := .venv-transformers4
 MODEL := models/SmolLM2-135M-Instruct
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart test test-transformers5 lint types docs model clean
+.PHONY: quickstart test test-transformers4 lint types docs model clean
 
 quickstart: $(MODEL)/config.json  ## The whole loop on a small model: about 15 minutes on 2 CPU cores.
 	$(VENV)/bin/trl-rrtf run --config recipes/quickstart/pipeline.yaml
 
-test: $(VENV)/.dev  ## The tests, with transformers 4.57.
+test: $(VENV)/.dev  ## The tests, with transformers 5.
 	$(VENV)/bin/python -m pytest
 
-test-transformers5: $(VENV5)/.dev  ## The tests, with transformers 5.
-	$(VENV5)/bin/python -m pytest
+test-transformers4: $(VENV4)/.dev  ## The tests, with transformers 4.57.
+	$(VENV4)/bin/python -m pytest
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -50,12 +51,12 @@ $(VENV)/.docs: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,quickstart,dev,docs]'
 	touch $@
 
-$(VENV5)/.dev: constraints-transformers5.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV5)
-	$(VENV5)/bin/pip install --quiet $(TORCH)
-	$(VENV5)/bin/pip install --quiet -c constraints-transformers5.txt -e '.[peft,onnx-transformers5,quickstart,dev]'
-	$(VENV5)/bin/pip check
+$(VENV4)/.dev: constraints-transformers4.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV4)
+	$(VENV4)/bin/pip install --quiet $(TORCH)
+	$(VENV4)/bin/pip install --quiet -c constraints-transformers4.txt -e '.[peft,onnx,optimum,quickstart,dev]'
+	$(VENV4)/bin/pip check
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV5) .pytest_cache .mypy_cache .ruff_cache site
+	rm -rf $(VENV) $(VENV4) .pytest_cache .mypy_cache .ruff_cache site

@@ -45,7 +45,7 @@ def commands():
                     continue
                 seen.add(tuple(words))
                 needs_onnx = words[1] in ("export", "generate") or "onnx" in words
-                marks = [pytest.mark.skipif(not importlib.util.find_spec("optimum"), reason="needs optimum")] * needs_onnx
+                marks = [pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs onnxruntime")] * needs_onnx
                 yield pytest.param(words[1:], id=f"{page.name}: {' '.join(words[1:])[:70]}", marks=marks)
 
 
@@ -67,7 +67,7 @@ def files(tiny_model_dir, tmp_path_factory):
         run("rank --input J.jsonl --output R.jsonl")
         for name in ("before.json", "after.json", "BEFORE.json", "E.json"):
             run(f"evaluate --model S --input P.jsonl --output {name} --max_new_tokens 6 --num_generations 1")
-        if importlib.util.find_spec("optimum"):
+        if importlib.util.find_spec("onnxruntime"):
             run("export --model S --output O --precision fp32")
     for copy, name in {"candidates": "C", "S": "C", "judged": "J", "ranked": "R"}.items():
         shutil.copy(folder / f"{name}.jsonl", folder / f"{copy}.jsonl")

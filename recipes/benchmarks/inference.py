@@ -123,9 +123,11 @@ def onnx_engine(folder, device):
     """An exported folder in ONNX Runtime."""
     from transformers import AutoTokenizer
 
-    from trl_rrtf.sampling.engines.onnx import load_onnx_model, one_torch_thread
+    from trl_rrtf import OnnxCausalLM
+    from trl_rrtf.sampling.engines.onnx import one_torch_thread
 
-    run = with_generate(load_onnx_model(str(folder), device), AutoTokenizer.from_pretrained(folder).pad_token_id, device)
+    model = OnnxCausalLM.from_pretrained(folder, device=device)
+    run = with_generate(model, AutoTokenizer.from_pretrained(folder).pad_token_id, device)
 
     def generate(prompts, new_tokens, exactly):
         with one_torch_thread():

@@ -37,7 +37,7 @@ def test_the_training_benchmark_compares_methods(tiny_model_dir, tmp_path):
 
 
 def test_the_inference_benchmark_compares_engines(tiny_model_dir, tmp_path):
-    pytest.importorskip("optimum")
+    pytest.importorskip("onnxruntime")
     options = ["--batches", "1,2", "--new_tokens", "4", "--rounds", "1", "--problems", "2", "--answer_tokens", "4"]
     paths = ["--model", str(tiny_model_dir), "--work", str(tmp_path / "work")]
     command = [sys.executable, str(BENCHMARKS / "inference.py"), *paths]

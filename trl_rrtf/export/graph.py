@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.metadata
 from pathlib import Path
 
 import onnx
 import torch
+import transformers
 from transformers import PreTrainedModel
 
 from trl_rrtf.export import fused_attention
@@ -20,8 +21,12 @@ _LARGEST_FILE = 2**31 - 2**24
 
 
 def exporter() -> str:
-    """`optimum` where optimum-onnx is installed (transformers 4), else `torch`."""
-    return "optimum" if importlib.util.find_spec("optimum") is not None else "torch"
+    """`optimum` where optimum-onnx is installed and fits (it needs transformers 4), else `torch`."""
+    try:
+        importlib.metadata.version("optimum-onnx")
+    except importlib.metadata.PackageNotFoundError:
+        return "torch"
+    return "optimum" if int(transformers.__version__.split(".")[0]) < 5 else "torch"
 
 
 def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool) -> onnx.ModelProto:

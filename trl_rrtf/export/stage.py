@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trl_rrtf.export.checkpoint import Checkpoint
 
 _LIBRARIES = ("trl-rrtf", "transformers", "torch", "optimum", "optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
-_NEEDED = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnx_ir": "onnx-ir"}
+_NEEDED = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}
 
 
 @dataclass(kw_only=True)
@@ -147,12 +147,6 @@ def _require_packages() -> None:
     missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise ConfigError(f"`export` needs {', '.join(missing)}; install `trl-rrtf[onnx]`, or `trl-rrtf[onnx-gpu]` for CUDA")
-    import transformers
-
-    if importlib.util.find_spec("optimum") is None and int(transformers.__version__.split(".")[0]) < 5:
-        raise ConfigError("`export` needs optimum-onnx with transformers 4; install `trl-rrtf[onnx]`")
-    if importlib.util.find_spec("optimum") is None and importlib.util.find_spec("onnxscript") is None:
-        raise ConfigError("`export` needs onnxscript with transformers 5; `pip install onnx onnxruntime onnx-ir onnxscript`")
 
 
 def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, settings: dict[str, Any]) -> ExportReport:

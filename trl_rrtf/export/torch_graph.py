@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from trl_rrtf.models.key_value_cache import CACHE
+
 _BATCH, _LENGTH, _PAST = 2, 3, 5
 """Sizes of the example that is traced; none is 0 or 1, which would be taken for constants."""
 
@@ -34,10 +36,11 @@ class _WithFlatCache(nn.Module):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
-        return (outputs.logits, *(states for layer in outputs.past_key_values.layers for states in (layer.keys, layer.values)))
+        layers = getattr(outputs, CACHE).layers
+        return (outputs.logits, *(states for layer in layers for states in (layer.keys, layer.values)))
 
 
 def export_with_torch(model: PreTrainedModel, folder: Path) -> None:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.models.key_value_cache import CACHE
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.rows.records import Messages
 from trl_rrtf.sampling import decode_attention
@@ -140,12 +141,12 @@ class TransformersSampler:
                 input_ids=encoded["input_ids"][:, :-1],
                 attention_mask=mask,
                 position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{CACHE: cache},
             )
             cache.batch_repeat_interleave(times)
-            inputs["past_key_values"] = cache
+            inputs[CACHE] = cache
         return inputs
 
     def _encode(self, prompts: Sequence[str | Messages]) -> dict[str, torch.Tensor]:
@@ -201,11 +202,11 @@ def _continue(inputs: dict[str, Any], output: Any, going_on: torch.Tensor) -> di
         "input_ids": sequences,
         "attention_mask": torch.cat([mask, mask.new_ones(len(mask), new_tokens)], dim=1),
     }
-    cache = getattr(output, "past_key_values", None)
+    cache = getattr(output, CACHE, None)
     if isinstance(cache, DynamicCache):  # without one the texts so far are run again
         if len(going_on) < len(output.sequences):
             cache.batch_select_indices(going_on)
-        continued["past_key_values"] = cache
+        continued[CACHE] = cache
     return continued
 
 
