@@ -24,6 +24,16 @@ def hub():
     stub.close()
 
 
+PUSH_AND_FAIL = """
+import sys
+from trl_rrtf import OutputError, push_ranked_groups
+try:
+    push_ranked_groups(*sys.argv[1:])
+except OutputError as error:
+    print(error)
+"""
+
+
 def run(hub, code, *arguments):
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_nothing", "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -53,3 +63,12 @@ def test_ranked_groups_are_pushed_with_a_data_card(hub, tmp_path):
     for line in ("| `teacher_bonus` | 0.25 |", "| kept | 5 |", "| dropped: teacher below student | 2 |", "| `timeout` | 7.0 |"):
         assert line in card, card
     assert {"outcomes.png", "score_gaps.png"} <= set(files)
+
+
+def test_a_push_that_the_hub_refuses_says_what_to_do(hub, tmp_path):
+    (tmp_path / "r.jsonl").write_text(json.dumps(ranked_row(2)))
+    hub.fail = True
+    said = run(hub, PUSH_AND_FAIL, tmp_path / "r.jsonl", "me/ranked")
+    assert said.startswith("`me/ranked` on the Hub cannot be written")
+    assert "nothing of it is uploaded, run the same command again" in said
+    assert hub.repos["datasets/me/ranked"] == {}

@@ -49,7 +49,8 @@ def run(name, fails=False, **options):
         told = str(error)
     result = json.loads(Path(output, "train_result.json").read_text())
     repos = {name: sorted(files) for name, files in hub.repos.items()}
-    runs[name] = {"told": told.replace(hub.endpoint, "HUB"), "recorded": result["pushed_to"], "repos": repos}
+    cards = [files["README.md"].decode() for files in hub.repos.values() if "README.md" in files]
+    runs[name] = {"told": told.replace(hub.endpoint, "HUB"), "recorded": result["pushed_to"], "repos": repos, "cards": cards}
 
 runs = {}
 push = {"push_to_hub": True, "hub_model_id": "me/coder", "hub_strategy": "end"}
@@ -107,12 +108,20 @@ def test_a_push_that_failed_is_done_by_the_next_run(tiny_model_dir, tmp_path):
     assert runs["failed"]["repos"] == {"models/me/coder": []}
 
     files = runs["again"]["repos"]["models/me/coder"]
-    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "train_result.json"} <= set(files)
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= set(files)
     assert not [name for name in files if "checkpoint" in name or name.startswith("runs/") or name.endswith(".lock")]
-    assert "train_settings.json" not in files, "it names folders of this machine"
+    own = {"train_settings.json", "train_result.json", "training_args.bin"}
+    assert not own & set(files), "they name folders of this machine, or hold a token"
     assert runs["again"]["told"] == "HUB/me/coder"
     assert runs["again"]["recorded"].endswith("/me/coder")
 
-    assert runs["done"] == {**runs["again"], "repos": {}}
+    (card,) = runs["again"]["cards"]
+    assert "on local data, `r.jsonl`." in card
+    header = card.split("---")[1]
+    assert "datasets" not in header, "a file here is no data set on the Hub"
+    assert "base_model" not in header, "nor a folder a model"
+    assert str(tmp_path) not in card
+
+    assert runs["done"] == {**runs["again"], "repos": {}, "cards": []}
     assert set(runs["elsewhere"]["repos"]) == {"models/me/other"}
     assert runs["elsewhere"]["told"] == "HUB/me/other"

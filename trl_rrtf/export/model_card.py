@@ -9,21 +9,22 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from trl_rrtf.export.config import ExportConfig
 from trl_rrtf.export.report import ExportReport
-from trl_rrtf.models.paths import model_name
+from trl_rrtf.models.hub import hub_id, told_name
 
 
 def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: ExportReport) -> None:
     """Writes `README.md`: what was exported, how equal it is, how to run it."""
     card = ModelCard.from_template(
         ModelCardData(
-            base_model=None if Path(model).is_dir() else model,
+            base_model=hub_id(model),
+            # The Hub's word for a model in another form; its tree shows it under the base model.
+            base_model_relation="quantized" if hub_id(model) else None,
             library_name="optimum",
             pipeline_tag="text-generation",
             tags=["onnx", "onnxruntime", "rrtf", config.precision],
         ),
         template_path=str(Path(__file__).with_suffix(".md")),
-        # Of a folder only the name is told: where it lies on the author's disk is nobody's business.
-        model=model_name(model),
+        model=told_name(model),
         precision=config.precision,
         device=config.device,
         graph="fused" if config.is_fused else "plain",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.models.hub import told_name
 from trl_rrtf.rows.files import output_errors, read_json, stream_rows, write_text
 from trl_rrtf.rows.records import OUTCOMES, RankedCandidate, RankedGroup
 from trl_rrtf.rows.stage import SUMMARY_SUFFIX
@@ -151,17 +152,21 @@ def write_card(input: str, folder: str | Path, *, name: str, license: str | None
     require_card_folder(folder)
     statistics = GroupStatistics.of(input)
     # The card first: it tells the plots of a run that was killed on the way from somebody else's.
-    write_text(folder / "README.md", str(data_card(statistics, name=name, license=license, input=input, plots=True)))
+    card = data_card(statistics, name=name, repo_id=None, license=license, input=input, plots=True)
+    write_text(folder / "README.md", str(card))
     with output_errors(folder):
         draw_plots(statistics, folder)
 
 
-def data_card(statistics: GroupStatistics, *, name: str, license: str | None, input: str, plots: bool) -> DatasetCard:
+def data_card(
+    statistics: GroupStatistics, *, name: str, repo_id: str | None, license: str | None, input: str, plots: bool
+) -> DatasetCard:
     """The data card: what a row is, how many there are, how they were made.
 
     Args:
         statistics: The counts.
-        name: Title, or id of the data set.
+        name: Title.
+        repo_id: The data set on the Hub, or None for rows that lie in a file: how they are loaded differs.
         license: Licence of the data, as the Hub names it.
         input: The file, beside which its settings and the summary of the ranking stand.
         plots: Whether the plots stand beside the card.
@@ -179,12 +184,13 @@ def data_card(statistics: GroupStatistics, *, name: str, license: str | None, in
         pretty_name=name.split("/")[-1],
         task_categories=["text-generation"],
         tags=["trl", "rrtf", "preference", "code", _TAG],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}] if repo_id else None,
     )
     card: DatasetCard = DatasetCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("data_card.md")),
         name=name,
+        load=_how_to_load(input, repo_id),
         num_groups=statistics.groups,
         num_candidates=sum(statistics.sources.values()),
         smallest=min(statistics.sizes),
@@ -192,7 +198,7 @@ def data_card(statistics: GroupStatistics, *, name: str, license: str | None, in
         with_signal=statistics.groups_with_signal,
         pairs=statistics.teacher_student_pairs,
         sources=dict(statistics.sources.most_common()),
-        models=dict(statistics.models.most_common()),
+        models=_by_told_name(statistics.models),
         licenses=dict(statistics.licenses.most_common()),
         columns=columns,
         by_source={key: [counts[column] for column in columns] for key, counts in sorted(statistics.by_source.items())},
@@ -202,6 +208,21 @@ def data_card(statistics: GroupStatistics, *, name: str, license: str | None, in
         plots=PLOTS if plots else (),
     )
     return card
+
+
+def _how_to_load(input: str, repo_id: str | None) -> str:
+    """The arguments of `load_dataset`."""
+    if repo_id:
+        return f'"{repo_id}"'
+    return f'"{"parquet" if input.endswith(".parquet") else "json"}", data_files="{told_name(input)}"'
+
+
+def _by_told_name(models: Counter[str]) -> dict[str, int]:
+    """Model -> candidates, the most frequent first; rows that other tools wrote may name a folder of their author's disk."""
+    told: Counter[str] = Counter()
+    for model, count in models.items():
+        told[told_name(model)] += count
+    return dict(told.most_common())
 
 
 def beside(input: str, suffix: str) -> dict[str, Any]:

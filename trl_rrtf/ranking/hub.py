@@ -6,13 +6,14 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
-
+from trl_rrtf.models.hub import create_repository, push_folder
 from trl_rrtf.ranking.card import GroupStatistics, data_card, draw_plots
-from trl_rrtf.rows.files import check_rows, stream_rows
+from trl_rrtf.rows.files import check_rows, output_errors, stream_rows, write_text
 from trl_rrtf.rows.records import RankedGroup
 
 _DATA_FILE = "data/train-00000-of-00001.parquet"
+
+COMMIT_MESSAGE = "Upload ranked groups"
 
 
 def push_ranked_groups(
@@ -33,34 +34,47 @@ def push_ranked_groups(
     Raises:
         LoadError: The file is not there, or has no row.
         RowError: A row breaks the format; found before anything is uploaded.
-        OutputError: What stands beside the file is damaged.
+        OutputError: What stands beside the file is damaged, or the Hub cannot be reached, or refused.
+    """
+    check_rows(input, RankedGroup)
+    with tempfile.TemporaryDirectory() as folder:
+        name = create_repository(repo_id, repo_type="dataset", private=private, token=token)
+        write_data_set(input, Path(folder), repo_id=name, license=license)
+        return push_folder(
+            Path(folder),
+            name,
+            repo_type="dataset",
+            message=COMMIT_MESSAGE,
+            private=private,
+            token=token,
+            kept="; nothing of it is uploaded, run the same command again",
+        )
+
+
+def write_data_set(input: str, folder: Path, *, repo_id: str, license: str | None) -> None:
+    """Writes what the Hub's data set holds: rows as Parquet, the data card, and plots where matplotlib is installed.
+
+    Args:
+        input: Ranked groups that were checked.
+        folder: An empty folder.
+        repo_id: `owner/name` of the data set.
+        license: Licence of the data, as the Hub names it.
+
+    Raises:
+        OutputError: What stands beside the file is damaged, or the folder cannot be written.
     """
     from datasets import Dataset
 
-    check_rows(input, RankedGroup)
     statistics = GroupStatistics.of(input)
-    api = HfApi(token=token)
-    address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        with_plots = importlib.util.find_spec("matplotlib") is not None
-        plots = draw_plots(statistics, Path(folder)) if with_plots else []
-        card = data_card(statistics, name=address.repo_id, license=license, input=input, plots=with_plots)
-        parquet = Path(folder) / "data.parquet"
-        rows = Dataset.from_generator(
-            _rows, gen_kwargs={"input": input}, cache_dir=str(Path(folder) / "cache"), fingerprint="ranked-groups"
-        )
-        rows.to_parquet(str(parquet))
-        api.create_commit(
-            address.repo_id,
-            repo_type="dataset",
-            commit_message="Upload ranked groups",
-            operations=[
-                CommitOperationAdd("README.md", str(card).encode()),
-                CommitOperationAdd(_DATA_FILE, str(parquet)),
-                *(CommitOperationAdd(path.name, str(path)) for path in plots),
-            ],
-        )
-    return str(address)
+    with_plots = importlib.util.find_spec("matplotlib") is not None
+    card = data_card(statistics, name=repo_id, repo_id=repo_id, license=license, input=input, plots=with_plots)
+    write_text(folder / "README.md", str(card))
+    with output_errors(folder), tempfile.TemporaryDirectory() as cache:
+        if with_plots:
+            draw_plots(statistics, folder)
+        (folder / _DATA_FILE).parent.mkdir()
+        rows = Dataset.from_generator(_rows, gen_kwargs={"input": input}, cache_dir=cache, fingerprint="ranked-groups")
+        rows.to_parquet(str(folder / _DATA_FILE))
 
 
 def _rows(input: str):  # type: ignore[no-untyped-def]  # datasets reads the generator's rows as they are

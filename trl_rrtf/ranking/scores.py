@@ -22,6 +22,7 @@ from trl_rrtf.ranking.config import PARTIAL_SCORE, PASSED_SCORE, RankConfig
 from trl_rrtf.ranking.preferences import preference_bonuses
 from trl_rrtf.rows.prompts import render_prompt
 from trl_rrtf.rows.records import TEACHER_SOURCES, Candidate, JudgedGroup, Outcome, RankedCandidate, RankedGroup, Verdict
+from trl_rrtf.rows.repairs import renumbered
 
 KEPT = "kept"
 
@@ -114,7 +115,22 @@ def ranked_or_reason(group: JudgedGroup, config: RankConfig) -> RankedGroup | st
         for entry in selected
     ]
     license = {"license": group.extra["license"]} if "license" in group.extra else {}
-    return RankedGroup(prompt=prompt, candidates=candidates, extra={"problem_id": group.problem_id, **license})
+    extra = {"problem_id": group.problem_id, **license, **_repair_column(group, selected)}
+    return RankedGroup(prompt=prompt, candidates=candidates, extra=extra)
+
+
+def _repair_column(group: JudgedGroup, selected: list[_Scored]) -> dict[str, list[int | None]]:
+    """Which of the selected candidates repairs which, where one does."""
+    index_of = {id(candidate): index for index, candidate in enumerate(group.candidates)}
+    kept = [index_of[id(entry.candidate)] for entry in selected]
+    by_program = {group.candidates[index].program: index for index in reversed(kept)}
+    equals = {
+        index: by_program[candidate.program]
+        for index, candidate in enumerate(group.candidates)
+        if candidate.program in by_program and index not in kept
+    }
+    column = renumbered([candidate.repair_of for candidate in group.candidates], kept, equals)
+    return {"repair_of": column} if any(index is not None for index in column) else {}
 
 
 def _scored(group: JudgedGroup, config: RankConfig) -> list[_Scored]:
@@ -133,8 +149,11 @@ def _scored(group: JudgedGroup, config: RankConfig) -> list[_Scored]:
 
 
 def _reason_to_drop(scored: list[_Scored], config: RankConfig) -> str | None:
-    """The difficulty window and AceCoder's gap rules, over all candidates: equal programs count as often as they were drawn."""
-    students = [entry for entry in scored if not entry.candidate.is_teachers]
+    """The difficulty window and AceCoder's gap rules, over all candidates: equal programs count as often as they were drawn.
+
+    Repairs do not count in the window: only the problems that a student fails get them.
+    """
+    students = [entry for entry in scored if not entry.candidate.is_teachers and entry.candidate.repair_of is None]
     if students:
         pass_rate = sum(entry.verdict.outcome is Outcome.PASSED for entry in students) / len(students)
         if pass_rate < config.min_student_pass_rate:

@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from trl_rrtf.models.hub import hub_id, told_name
 from trl_rrtf.training.config import RRTFConfig
 from trl_rrtf.training.options import RRTFOptions
 
@@ -40,33 +41,32 @@ def write_model_card(
 
     Args:
         args: The trainer's configuration.
-        base_model: Folder or Hub id of the model that was trained, or None.
+        base_model: Folder or Hub id of the model that was trained, or None. Only what is spelled as a Hub id and is no folder
+            here goes into the metadata; of a folder the text tells the name.
         log_history: What training logged.
         model_name: Name in the title; by default that of the output folder.
-        dataset_name: Name of the training data, or None.
+        dataset_name: Name of the training data, or None; the same holds.
         tags: Further tags.
     """
-    base_model = base_model or "an unnamed model"
-    is_on_hub = not Path(base_model).is_dir() and base_model.count("/") == 1 and not base_model.startswith(("/", "."))
+    folder = Path(str(args.output_dir))
     extra_tags = [tags] if isinstance(tags, str) else list(tags or [])
     logged = [entry for entry in log_history if "loss/rank" in entry]
     card = ModelCard.from_template(
         ModelCardData(
-            base_model=base_model if is_on_hub else None,
-            datasets=dataset_name,
-            library_name="transformers",
+            base_model=hub_id(base_model),
+            datasets=hub_id(dataset_name),
+            library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
             tags=["generated_from_trainer", "trl", "rrtf", *extra_tags],
         ),
         template_path=str(Path(__file__).with_suffix(".md")),
-        model_name=model_name or args.hub_model_id or Path(str(args.output_dir)).name,
-        # Of a folder only the name is told: where it lies on the author's disk is nobody's business.
-        base_model=base_model if is_on_hub else Path(base_model).name,
-        base_model_is_on_hub=is_on_hub,
-        dataset_name=dataset_name,
+        model_name=model_name or args.hub_model_id or folder.absolute().name,
+        base_model=told_name(base_model) if base_model else None,
+        base_model_id=hub_id(base_model),
+        dataset_name=told_name(dataset_name) if dataset_name else None,
+        dataset_id=hub_id(dataset_name),
         settings={name: getattr(value, "value", value) for name in _SETTINGS if (value := getattr(args, name)) is not None},
         metrics={name: f"{value:.4g}" for name, value in logged[-1].items() if "/" in name} if logged else {},
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
     )
-    folder = Path(str(args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
     card.save(folder / "README.md")

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_rrtf.errors import ConfigError, LoadError, TrlRrtfError
-from trl_rrtf.models.hub import create_repository, push_folder
+from trl_rrtf.models.hub import NOT_PUSHED, create_repository, push_folder
 from trl_rrtf.models.paths import model_name, require_model
 from trl_rrtf.options import check_options, check_paths, refuse_idle
 from trl_rrtf.rows.files import full_disk_errors, write_json
@@ -45,9 +45,6 @@ CURVES_FILE = "training_curves.png"
 
 RESULT_FILE = "train_result.json"
 """Written when training is done, into the output folder: the summary, and the mark that nothing is left to train."""
-
-_NOT_PUSHED = ("_*", "checkpoint-*", "torn-checkpoint-*", "runs/*", "reference_*.json", SETTINGS_FILE, "*.tmp")
-"""What stays here: checkpoints, logs, and where the data lie on this disk."""
 
 
 @dataclass(kw_only=True)
@@ -274,7 +271,7 @@ def _push(summary: TrainSummary, config: RRTFConfig) -> TrainSummary:
         private=config.hub_private_repo,
         token=config.hub_token,
         revision=config.hub_revision,
-        ignore=_NOT_PUSHED,
+        ignore=[*NOT_PUSHED, RESULT_FILE],  # the result says where the folder lies on this disk
     )
     summary = replace(summary, pushed_to=f"{address}{branch}")
     write_json(_folder(config) / RESULT_FILE, summary.to_json())
