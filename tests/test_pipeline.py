@@ -293,6 +293,30 @@ def script_scores(monkeypatch, *scores):
     monkeypatch.setattr(run, "run_evaluate", with_scores)
 
 
+class SampledError(Exception):
+    """Ends a run when the candidates are there."""
+
+
+def test_repair_turns_run_programs_as_the_judge_does(settings, tmp_path, monkeypatch):
+    def stop(arguments, judging):
+        raise SampledError
+
+    monkeypatch.setattr("trl_rrtf.pipeline.run.run_judge", stop)
+    sample = {**settings["sample"], "repair_turns": 1, "public_tests": 1}
+    config = PipelineConfig(
+        **{**settings, "sample": sample, "benchmarks": [], "heldout": None, "output_dir": str(tmp_path / "run")}
+    )
+    config.train |= {"eval_strategy": "no", "eval_on_start": False}
+    with pytest.raises(SampledError):
+        run_pipeline(config)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "candidates" / "student.jsonl").read_text().splitlines()]
+    repaired = [row["repair_of"] for row in rows if "repair_of" in row]
+    assert any(entry is not None for row in repaired for entry in row)
+    recorded = json.loads((tmp_path / "run" / "candidates" / "student.jsonl.settings.json").read_text())
+    assert recorded["repair_turns"] == 1
+    assert recorded["timeout"] == settings["judge"]["timeout"]
+
+
 def test_rounds_train_the_adapter_of_the_round_before(settings, tmp_path, monkeypatch):
     from safetensors.torch import load_file
     from trl import ModelConfig

@@ -33,3 +33,11 @@ def compile_tree(tree: ast.Module, name: str) -> CodeType:
         warnings.simplefilter("ignore")
         code: CodeType = compile(tree, name, "exec", dont_inherit=True)
         return code
+
+
+def compile_expression(value: ast.expr, name: str) -> CodeType:
+    """Compiles an expression's syntax tree, for `eval`, in the same silence; arguments as in `compile_tree`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code: CodeType = compile(ast.Expression(value), name, "eval", dont_inherit=True)
+        return code

@@ -14,6 +14,7 @@ import pytest
 from trl_rrtf import Judge, LoadError, Outcome, Problem, RowError, load_problems
 from trl_rrtf.problems import SkippedRows, check_problems, iterate_problems
 from trl_rrtf.problems.formats import FORMATS
+from trl_rrtf.rows.public_tests import public_tests
 
 FIXTURES = Path(__file__).with_name("fixtures")
 WITHOUT_REFERENCE = {
@@ -286,6 +287,14 @@ def test_a_method_that_nobody_names_is_taken_from_the_starter_code(judge, tmp_pa
     verdict = judge.judge(problem, solution)
     assert (verdict.outcome, verdict.total) == (Outcome.PASSED, total)
     assert judge.judge(problem, solution.replace("+", "-")).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("name", ["code_contests", "livecodebench"])
+def test_public_tests_come_first_and_are_counted(name, tmp_path):
+    for row, problem in zip(rows(name), load_problems(str(FIXTURES / f"{name}.jsonl")), strict=True):
+        written = json.loads(row["public_test_cases"]) if name == "livecodebench" else row["public_tests"]["input"]
+        assert problem.extra["public_tests"] == len(written) > 0
+        assert len(public_tests(problem)) == len(written) < len(problem.tests)
 
 
 def test_a_livecodebench_function_that_nothing_names_is_told(tmp_path):

@@ -33,16 +33,17 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from trl_rrtf.errors import JudgeError
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import Isolation, probe_isolation
-from trl_rrtf.judging.preparation import PreparedProblem, prepare
+from trl_rrtf.judging.observation import INPUT_KINDS, Observation
+from trl_rrtf.judging.preparation import PreparedProblem, prepare, prepare_observation
 from trl_rrtf.judging.wire.protocol import Judged
 from trl_rrtf.judging.worker import (
     CandidateKilledError,
@@ -52,6 +53,7 @@ from trl_rrtf.judging.worker import (
     WorkerDiedError,
     WorkerHungError,
 )
+from trl_rrtf.options import check_choice
 from trl_rrtf.rows.records import Outcome, Problem, Verdict
 
 _LAYERS_LEFT_OUT: tuple[str, ...] = ()
@@ -61,11 +63,80 @@ _READ_AHEAD = 16
 """Programs per worker that are taken from a stream before the first verdict is given back."""
 
 
+class Finding(NamedTuple):
+    """A verdict, and where the program went wrong first.
+
+    Attributes:
+        verdict: What happened.
+        test: Index of the test among those of functions (`assert`, `check`, `call`), with those of whole programs (`stdio`)
+            behind them, or None where none is known.
+        line: Line of the test's code, or 0 where none is known.
+        raised: What was raised there, or the limit that was broken; empty where an assertion did not hold.
+    """
+
+    verdict: Verdict
+    test: int | None = None
+    line: int = 0
+    raised: str = ""
+
+
 @dataclass(eq=False)
 class _Task:
+    """A program to judge; the future brings its `Finding`."""
+
     problem: PreparedProblem
     program: str
-    future: Future[Verdict] = field(default_factory=Future)
+    future: Future[Any] = field(default_factory=Future)
+
+    def ask(self, worker: Worker) -> Any:
+        """One run of the program."""
+        return _as_finding(worker.judge(self.problem, self.program))
+
+    def broke_a_limit(self, reason: str) -> Any:
+        """The result where the program broke the judge's machinery every time."""
+        return Finding(Verdict(outcome=Outcome.RUNTIME_ERROR, total=self.problem.total, detail=reason))
+
+    def failed(self, reason: str) -> Any:
+        """The result where the judge failed."""
+        return Finding(Verdict(outcome=Outcome.INFRASTRUCTURE, detail=reason))
+
+    def of_two(self, first: Any, second: Any) -> Any:
+        """The result of two runs: the lower verdict if they differ."""
+        one, other = first.verdict, second.verdict
+        if other.outcome is Outcome.INFRASTRUCTURE or (other.outcome, other.passed) == (one.outcome, one.passed):
+            return first
+        lower, higher = sorted((first, second), key=lambda found: (found.verdict.outcome, found.verdict.passed))
+        lower.verdict.detail = f"flaky ({higher.verdict.outcome.label} in another run): {lower.verdict.detail}"
+        return lower
+
+    def is_failure(self, result: Any) -> bool:
+        """Whether a result is one of `failed`."""
+        return bool(result.verdict.outcome is Outcome.INFRASTRUCTURE)
+
+
+class _Observing(_Task):
+    """A program to observe; the future brings a list of observations."""
+
+    def ask(self, worker: Worker) -> list[Observation]:
+        observed = worker.observe(self.problem, self.program)
+        values = [None if value is None else _writable(value) for value in observed.values]
+        return [Observation(value, _writable(error)) for value, error in zip(values, observed.errors, strict=True)]
+
+    def broke_a_limit(self, reason: str) -> list[Observation]:
+        return [Observation(None, reason)] * self.problem.runs
+
+    def failed(self, reason: str) -> list[Observation]:
+        return [Observation(None, reason, is_infrastructure=True)] * self.problem.runs
+
+    def of_two(self, first: list[Observation], second: list[Observation]) -> list[Observation]:
+        """What two runs agree on."""
+        if self.is_failure(second):
+            return first
+        flaky = Observation(None, "flaky: another run gave something else")
+        return [one if one == other else flaky for one, other in zip(first, second, strict=True)]
+
+    def is_failure(self, result: list[Observation]) -> bool:
+        return any(one.is_infrastructure for one in result)
 
 
 class Judge:
@@ -116,7 +187,8 @@ class Judge:
         Raises:
             ConfigError: The problem has no test, or its tests cannot be run (not Python, no `entry_point`).
         """
-        return self._submit(prepare(problem), program).future.result()
+        [verdict] = self.judge_many([(problem, program)])
+        return verdict
 
     def judge_many(self, items: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:
         """Judges a stream of programs side by side.
@@ -132,13 +204,69 @@ class Judge:
         Raises:
             ConfigError: As in [`judge`][trl_rrtf.Judge.judge].
         """
-        pending: deque[_Task] = deque()
+        return (finding.verdict for finding in self.find_many(items))
+
+    def find_many(self, items: Iterable[tuple[Problem, str]]) -> Iterator[Finding]:
+        """As `judge_many`, and says where each program went wrong first."""
+        return self._in_order(self._judging(items))
+
+    def observe(self, problem: Problem, program: str, inputs: Sequence[str], kind: str = "expression") -> list[Observation]:
+        """Runs one program on inputs, without any test, contained as for tests.
+
+        Args:
+            problem: Its `entry_point` and `setup_code` count, its tests do not.
+            program: A self-contained program.
+            inputs: Python expressions such as `"add(1, 2)"`, evaluated where test code is, in one process of the program (what
+                one changes, the next one sees), each with the whole time limit; or texts of standard input, each for a run of
+                the whole program. Of those that come to a limit of time or memory, three are tried.
+            kind: `"expression"` or `"stdin"`.
+
+        Returns:
+            What each gave, in order.
+
+        Raises:
+            ConfigError: An expression does not parse, or `kind` is unknown.
+        """
+        [observations] = self.observe_many([(problem, program, inputs)], kind)
+        return observations
+
+    def observe_many(
+        self, items: Iterable[tuple[Problem, str, Sequence[str]]], kind: str = "expression"
+    ) -> Iterator[list[Observation]]:
+        """Observes a stream of programs side by side; programs with the same problem and inputs share a checker.
+
+        Args:
+            items: (problem, program, inputs) triples, read ahead as in [`judge_many`][trl_rrtf.Judge.judge_many].
+            kind: As in [`observe`][trl_rrtf.Judge.observe].
+
+        Yields:
+            The observations of each item, in order.
+
+        Raises:
+            ConfigError: As in [`observe`][trl_rrtf.Judge.observe].
+        """
+        check_choice("kind", kind, INPUT_KINDS)
+        return self._in_order(self._observing(items, kind))
+
+    def _judging(self, items: Iterable[tuple[Problem, str]]) -> Iterator[_Task]:
         last: tuple[Problem, PreparedProblem] | None = None
+        for problem, program in items:
+            if last is None or last[0] is not problem:
+                last = problem, prepare(problem)
+            yield _Task(last[1], program)
+
+    def _observing(self, items: Iterable[tuple[Problem, str, Sequence[str]]], kind: str) -> Iterator[_Task]:
+        last: tuple[Problem, list[str], PreparedProblem] | None = None
+        for problem, program, inputs in items:
+            if last is None or last[0] is not problem or last[1] != list(inputs):
+                last = problem, list(inputs), prepare_observation(problem, inputs, kind)
+            yield _Observing(last[2], program)
+
+    def _in_order(self, tasks: Iterable[_Task]) -> Iterator[Any]:
+        pending: deque[_Task] = deque()
         try:
-            for problem, program in items:
-                if last is None or last[0] is not problem:
-                    last = problem, prepare(problem)
-                pending.append(self._submit(last[1], program))
+            for task in tasks:
+                pending.append(self._submit(task))
                 while pending and (pending[0].future.done() or len(pending) >= _READ_AHEAD * self.num_workers):
                     yield pending.popleft().future.result()
             while pending:
@@ -177,11 +305,10 @@ class Judge:
 
     # --- Sharing the work ------------------------------------------------------------------------------------------------
 
-    def _submit(self, problem: PreparedProblem, program: str) -> _Task:
-        task = _Task(problem, program)
+    def _submit(self, task: _Task) -> _Task:
         with self._changed:
             if self._closed:
-                task.future.set_result(_failure("the judge is closed; make a new one"))
+                task.future.set_result(task.failed("the judge is closed; make a new one"))
             else:
                 self._tasks.append(task)
                 self._changed.notify()
@@ -190,7 +317,7 @@ class Judge:
     def _work(self, worker: Worker) -> None:
         while (task := self._next_task(worker)) is not None:
             try:
-                task.future.set_result(self._verdict(worker, task))
+                task.future.set_result(self._result(worker, task))
             except BaseException as error:  # a defect of this package; whoever waits must not wait for ever
                 task.future.set_exception(error)
         worker.stop()
@@ -202,7 +329,7 @@ class Judge:
                 self._changed.wait()
             if self._closed:
                 for task in self._tasks:
-                    task.future.set_result(_failure("the judge was closed"))
+                    task.future.set_result(task.failed("the judge was closed"))
                 self._tasks.clear()
                 return None
             own = self._serving.get(worker)
@@ -215,25 +342,20 @@ class Judge:
 
     # --- One program -----------------------------------------------------------------------------------------------------
 
-    def _verdict(self, worker: Worker, task: _Task) -> Verdict:
-        verdict = self._judged(worker, task)
-        if not self.config.second_run or verdict.outcome is Outcome.INFRASTRUCTURE:
-            return verdict
-        second = self._judged(worker, task)
-        if second.outcome is Outcome.INFRASTRUCTURE or (second.outcome, second.passed) == (verdict.outcome, verdict.passed):
-            return verdict
-        lower, higher = sorted((verdict, second), key=lambda one: (one.outcome, one.passed))
-        lower.detail = f"flaky ({higher.outcome.label} in another run): {lower.detail}"
-        return lower
+    def _result(self, worker: Worker, task: _Task) -> Any:
+        first = self._one_result(worker, task)
+        if not self.config.second_run or task.is_failure(first):
+            return first
+        return task.of_two(first, self._one_result(worker, task))
 
-    def _judged(self, worker: Worker, task: _Task) -> Verdict:
-        """A verdict, with retries of what failed in the judge."""
+    def _one_result(self, worker: Worker, task: _Task) -> Any:
+        """A result, with retries of what failed in the judge."""
         failures: list[WorkerDiedError] = []
         while len(failures) <= self.config.retries and not self._closed:
             try:
-                return _as_verdict(worker.judge(task.problem, task.program))
+                return task.ask(worker)
             except CannotJudgeError as error:
-                return _failure(str(error))
+                return task.failed(str(error))
             except WorkerDiedError as error:
                 failures.append(error)
                 if isinstance(error, ComparisonHungError) or [type(one) for one in failures].count(WorkerHungError) == 2:
@@ -245,20 +367,25 @@ class Judge:
         elif isinstance(failures[-1], WorkerHungError):
             detail = f"time limit of {self.config.timeout:g} s, in the comparison of its results"
         if detail:
-            return Verdict(outcome=Outcome.RUNTIME_ERROR, total=task.problem.total, detail=detail)
-        return _failure(str(failures[-1]) if failures else "the judge was closed")
+            return task.broke_a_limit(detail)
+        return task.failed(str(failures[-1]) if failures else "the judge was closed")
 
 
-def _as_verdict(judged: Judged) -> Verdict:
-    # What a program raised may hold text that no file takes.
-    detail = judged.detail.encode("utf-8", "backslashreplace").decode("utf-8")
-    return Verdict(
-        outcome=Outcome(judged.outcome), passed=judged.passed, total=judged.total, seconds=judged.seconds, detail=detail
+def _as_finding(judged: Judged) -> Finding:
+    verdict = Verdict(
+        outcome=Outcome(judged.outcome),
+        passed=judged.passed,
+        total=judged.total,
+        seconds=judged.seconds,
+        detail=_writable(judged.detail),
     )
+    test = None if judged.failed_test < 0 else judged.failed_test
+    return Finding(verdict, test, judged.failed_line, _writable(judged.failed_by))
 
 
-def _failure(reason: str) -> Verdict:
-    return Verdict(outcome=Outcome.INFRASTRUCTURE, detail=reason)
+def _writable(text: str) -> str:
+    """What a program raised or gave may hold text that no file takes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _usable_cores() -> int:

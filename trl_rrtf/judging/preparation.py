@@ -8,7 +8,7 @@ import importlib.util
 import json
 import marshal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
@@ -23,7 +23,7 @@ from trl_rrtf.judging.assertions import (
     trusted_imports,
 )
 from trl_rrtf.judging.wire.protocol import FunctionTest, ProblemTests, ProgramTest
-from trl_rrtf.python_source import compile_tree, parse_program
+from trl_rrtf.python_source import compile_expression, compile_tree, parse_program
 from trl_rrtf.rows.records import Problem, UnitTest
 
 _EXTRAS = {"sortedcontainers": "leetcode"}
@@ -91,12 +91,47 @@ def prepare(problem: Problem) -> PreparedProblem:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` cannot be read: {error}") from error
         if reason:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` judges nothing: {reason}")
+    calls = sum(test.kind == "call" for test in functions)
+    return _prepared(problem, functions, programs, trees, len(programs) + calls + (calls < len(functions)))
+
+
+def prepare_observation(problem: Problem, inputs: Sequence[str], kind: str) -> PreparedProblem:
+    """Reads what shall be observed, with the problem's setup code and without its tests.
+
+    Args:
+        problem: The problem.
+        inputs: Python expressions, or texts of standard input.
+        kind: `expression` or `stdin`.
+
+    Raises:
+        ConfigError: An expression does not parse, or the setup code cannot be run, as in `prepare`.
+    """
+    if kind == "stdin":
+        return _prepared(problem, [], [ProgramTest(text, "") for text in inputs], [], len(inputs))
+    functions: list[FunctionTest] = []
+    trees: list[ast.Module] = []
+    for expression in inputs:
+        try:
+            trees.append(parse_program(expression.strip()))
+            statement = trees[-1].body[0] if len(trees[-1].body) == 1 else None
+            if not isinstance(statement, ast.Expr):
+                raise ValueError("it is not one expression")
+            code = compile_expression(statement.value, "<test>")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            shown = expression if len(expression) <= 80 else expression[:77] + "..."
+            raise ConfigError(f"`inputs`: expected Python expressions, such as `add(1, 2)`, got {shown!r}: {error}") from error
+        functions.append(FunctionTest("expression", marshal.dumps(code), "", "", 0))
+    return _prepared(problem, functions, [], trees, len(inputs))
+
+
+def _prepared(
+    problem: Problem, functions: list[FunctionTest], programs: list[ProgramTest], trees: list[ast.Module], runs: int
+) -> PreparedProblem:
     trusted = _trusted_code(problem)
-    _require_packages(name, [*trees, *trusted])
+    _require_packages(problem.problem_id, [*trees, *trusted])
     total = len(programs) + sum(max(1, test.assertions) for test in functions)
     entry_point = problem.entry_point and problem.entry_point.removeprefix("Solution().")  # as LeetCode's data write it
     names = expected_names(trees) - {entry_point}
-    imports = trusted_imports(trees, names)
     tests = ProblemTests(
         entry_point=entry_point,
         setup_code=problem.setup_code,
@@ -105,10 +140,9 @@ def prepare(problem: Problem) -> PreparedProblem:
         programs=[list(test) for test in programs],
         written=total,
         expected=sorted(names),
-        imports=imports,
+        imports=trusted_imports(trees, names),
     )
-    calls = sum(test.kind == "call" for test in functions)
-    return PreparedProblem(tests, total, len(programs) + calls + (calls < len(functions)))
+    return PreparedProblem(tests, total, runs)
 
 
 def _call_test(test: UnitTest) -> FunctionTest:

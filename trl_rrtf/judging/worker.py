@@ -33,6 +33,8 @@ from trl_rrtf.judging.wire.protocol import (
     Judged,
     JudgeFailed,
     JudgeProgram,
+    Observed,
+    ObserveProgram,
     ServerReady,
     from_parts,
 )
@@ -108,8 +110,22 @@ class Worker:
             WorkerDiedError: No verdict; the worker is stopped, and the next call starts a new one.
             CannotJudgeError: The problem's own code fails.
         """
+        judged: Judged = self._ask(problem, program, JudgeProgram, Judged)
+        return judged
+
+    def observe(self, problem: PreparedProblem, program: str) -> Observed:
+        """Observes one program.
+
+        Raises:
+            WorkerDiedError: As in `judge`.
+            CannotJudgeError: As in `judge`.
+        """
+        observed: Observed = self._ask(problem, program, ObserveProgram, Observed)
+        return observed
+
+    def _ask(self, problem: PreparedProblem, program: str, question: type, wanted: type) -> Any:
         try:
-            return self._judge(problem, program)
+            return self._answer(problem, program, question, wanted)
         except (ChannelClosedError, OSError) as error:
             self.stop()
             raise WorkerDiedError(f"{type(error).__name__}: {error}") from error
@@ -117,7 +133,7 @@ class Worker:
             self.stop()
             raise
 
-    def _judge(self, problem: PreparedProblem, program: str) -> Judged:
+    def _answer(self, problem: PreparedProblem, program: str, question: type, wanted: type) -> Any:
         if self._control is None:
             self.start()
         heavy = any(map(_USES_HEAVY_MODULE.search, (program, problem.tests.setup_code)))
@@ -129,10 +145,10 @@ class Worker:
                 control.send(EndProblem())
             control.send(problem.tests)
             self._problem = problem
-        control.send(JudgeProgram(program, int(heavy)))
+        control.send(question(program, int(heavy)))
         deadline = time.monotonic() + _LONGEST_STRETCH * (problem.runs * self._config.timeout + _GRACE_SECONDS)
         try:
-            answer = control.receive(Judged, CannotJudge, JudgeFailed, ComparisonHung, deadline=deadline)
+            answer = control.receive(wanted, CannotJudge, JudgeFailed, ComparisonHung, deadline=deadline)
         except TimeoutError:
             raise WorkerHungError("the checker did not answer in time") from None
         if isinstance(answer, CannotJudge):
@@ -143,8 +159,7 @@ class Worker:
             raise CandidateKilledError(answer.reason) if answer.candidate_killed else WorkerDiedError(answer.reason)
         if answer.checker_ends:
             self._problem = None
-        judged: Judged = answer
-        return judged
+        return answer
 
     def start(self) -> None:
         """Starts a checker, and a candidate server for most programs.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trl_rrtf.training.config import RRTFConfig
 
-_SAMPLING_RUN = ("models", "temperatures", "deduplicate")
+_SAMPLING_RUN = ("models", "temperatures", "deduplicate", "repair_turns", "public_tests")
 """Keys of a sampling section that belong to the run and not to one model's draws."""
 
 _SET_BY_RUN = {
@@ -237,6 +237,8 @@ class Plan:
             )
         if config.cluster is not None and importlib.util.find_spec("ray") is None:
             raise ConfigError("`cluster`: needs Ray; `pip install 'trl-rrtf[ray]'`")
+        if config.cluster is not None and any(one.arguments.repair_turns for one in (self.student, *self.teachers)):
+            raise ConfigError("`cluster`: `repair_turns` work on this machine alone; leave one of them out")
         training = self.train.config(self.folder / "model")
         if config.heldout is None and str(getattr(training.eval_strategy, "value", training.eval_strategy)) != "no":
             raise ConfigError(

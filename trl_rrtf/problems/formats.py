@@ -361,7 +361,8 @@ def _codereval(row: Row, where: str) -> Problem:
 
 
 def _livecodebench(row: Row, where: str) -> Problem:
-    cases = [*(_json(row, "public_test_cases", where) or []), *_private_cases(row, where)]
+    public_cases = _json(row, "public_test_cases", where) or []
+    cases = [*public_cases, *_private_cases(row, where)]
     function = _name((_json(row, "metadata", where) or {}).get("func_name"), where, "metadata")
     starter = str(row.get("starter_code") or "")
     method = _method(starter, where) if not function and "class Solution" in starter else None
@@ -383,7 +384,11 @@ def _livecodebench(row: Row, where: str) -> Problem:
         tests=tests,
         entry_point="Solution" if function or method else None,
         setup_code=_LIVECODEBENCH_SETUP,
-        extra={"difficulty": row.get("difficulty"), "contest_date": str(row.get("contest_date"))},
+        extra={
+            "difficulty": row.get("difficulty"),
+            "contest_date": str(row.get("contest_date")),
+            "public_tests": len(public_cases),
+        },
     )
 
 

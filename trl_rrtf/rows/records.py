@@ -26,6 +26,7 @@ from trl_rrtf.errors import RowError
 from trl_rrtf.python_source import parse_program
 from trl_rrtf.rows import checks
 from trl_rrtf.rows.checks import Messages as Messages
+from trl_rrtf.rows.repairs import repair_column
 
 TEST_KINDS = ("assert", "check", "call", "stdio")
 """Kinds of test: one assertion, HumanEval's `check(candidate)`, arguments and result as JSON, standard input and output."""
@@ -277,6 +278,8 @@ class Candidate:
         raw: What the model wrote, before the program was taken out of it; None where that is not known.
         teacher_log_prob: Mean log-probability that a teacher model gives it, nats per token; None where none was asked.
         verdict: What happened when it met the tests; None until it is judged.
+        repair_of: Index in its group of the candidate that it repairs: its model was shown how that one fails. None for a
+            candidate that was drawn on its own.
     """
 
     program: str
@@ -285,6 +288,7 @@ class Candidate:
     raw: str | None = None
     teacher_log_prob: float | None = None
     verdict: Verdict | None = None
+    repair_of: int | None = None
 
     @property
     def is_teachers(self) -> bool:
@@ -296,8 +300,8 @@ class Candidate:
 class CandidateGroup(Problem):
     """A problem with its candidates.
 
-    In a row: `completions`, `sources` and `models`, and where a candidate has them `raw_completions`, `teacher_log_probs` and
-    `verdicts`; each a list with an entry per candidate.
+    In a row: `completions`, `sources` and `models`, and where a candidate has them `raw_completions`, `teacher_log_probs`,
+    `verdicts` and `repair_of`; each a list with an entry per candidate.
 
     Attributes:
         candidates: The candidates.
@@ -306,7 +310,7 @@ class CandidateGroup(Problem):
     candidates: list[Candidate]
 
     COLUMNS: ClassVar[tuple[str, ...]] = ("completions", "sources", "models")
-    OPTIONAL_COLUMNS: ClassVar[tuple[str, ...]] = ("raw_completions", "teacher_log_probs", "verdicts")
+    OPTIONAL_COLUMNS: ClassVar[tuple[str, ...]] = ("raw_completions", "teacher_log_probs", "verdicts", "repair_of")
 
     @classmethod
     def from_problem(cls, problem: Problem, candidates: list[Candidate]) -> Self:
@@ -329,6 +333,7 @@ class CandidateGroup(Problem):
             checks.optional_entries(row, "raw_completions", where, length, checks.is_text, "text"),
             checks.optional_entries(row, "teacher_log_probs", where, length, checks.is_number, "a finite number"),
             _verdicts(row, where, length),
+            repair_column(row, where, length),
         )
         names = [name.name for name in dataclasses.fields(Candidate)]
         candidates = [Candidate(**dict(zip(names, entry, strict=True))) for entry in zip(*columns, strict=True)]
@@ -339,6 +344,7 @@ class CandidateGroup(Problem):
             "raw_completions": [candidate.raw for candidate in self.candidates],
             "teacher_log_probs": [candidate.teacher_log_prob for candidate in self.candidates],
             "verdicts": [candidate.verdict and candidate.verdict.to_row() for candidate in self.candidates],
+            "repair_of": [candidate.repair_of for candidate in self.candidates],
         }
         return {
             **super()._own_columns(),

@@ -34,6 +34,8 @@ class SampleArguments:
         models: Further models of the same source, for candidates in the same run.
         temperatures: Temperatures at which each model draws `num_generations` candidates (one, at 0), instead of `temperature`.
         deduplicate: Whether equal programs of a problem are kept once.
+        repair_turns: How often a candidate that fails its problem's public tests is shown how, and its model writes again.
+        public_tests: How many tests of a problem are public (those that come first), where its row has no column of that name.
         cluster: A Ray cluster whose machines draw; by default this one does.
 
     Raises:
@@ -61,6 +63,18 @@ class SampleArguments:
         at_least=0,
     )
     deduplicate: bool = option("Keep equal programs of a problem once.", default=False)
+    repair_turns: int = option(
+        "So often each new candidate is run on its problem's public tests, and if it fails, its model is shown the failure and "
+        "writes again. The group holds all of them. The options of `trl-rrtf judge` say how programs are run.",
+        default=0,
+        at_least=0,
+    )
+    public_tests: int | None = option(
+        "How many of a problem's tests, from the first on, are public, where its row has no column `public_tests`. Default: "
+        "none of those rows' tests.",
+        default=None,
+        at_least=0,
+    )
     cluster: str | None = option(
         "Draw on the machines of a Ray cluster: `auto`, `host:port` or `local`; by default on this one. Each needs the model "
         "under the same name.",
@@ -122,6 +136,9 @@ class SamplingConfig(OpenAIOptions, OnnxOptions, VLLMOptions, TransformersOption
         seed: Each candidate has a seed of its own, made from this one, the problem, the model and its number.
         include_reference: Whether the reference solution is added as a teacher's candidate.
         dtype: Precision of the weights, for the engines `transformers` and `vllm`.
+        tensor_parallel_size: GPUs that share one model's weights. This and the two that follow are for the engine `vllm`.
+        gpu_memory_utilization: Share of each GPU's memory that it takes.
+        max_model_len: Longest prompt and candidate together, in tokens, or None for the model's own.
         device: `cpu` or `cuda`, for the engine `onnx`; by default CUDA where it is.
         base_url: Address of an endpoint. This and the following are for the engine `openai`.
         api_key_env: Environment variable that holds the endpoint's key.

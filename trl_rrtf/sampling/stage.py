@@ -1,12 +1,13 @@
 """The `sample` stage: problems in, candidate groups out.
 
 Texts are drawn model by model, in batches of problems of like length, and each batch is written to a journal at once, so that a
-killed run samples nothing twice. When all are there, the groups are put together in the order of the problems. Problems stream
-from their input each time they are needed; no list of them is kept.
+killed run samples nothing twice; the repair turns of a model follow its first draw. When all are there, the groups are put
+together in the order of the problems. Problems stream from their input each time they are needed; no list of them is kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Container, Iterator, Sequence
@@ -18,6 +19,8 @@ from typing import Any
 
 from trl_rrtf.cluster import map_on_cluster
 from trl_rrtf.errors import ConfigError, RowError
+from trl_rrtf.judging.config import JudgeConfig
+from trl_rrtf.judging.judge import Judge
 from trl_rrtf.models.paths import model_fingerprint, model_name, require_model
 from trl_rrtf.options import settings_of
 from trl_rrtf.problems import check_problems, iterate_problems
@@ -25,6 +28,7 @@ from trl_rrtf.python_source import parse_program
 from trl_rrtf.rows.files import fingerprint, stream_rows
 from trl_rrtf.rows.prompts import render_prompt
 from trl_rrtf.rows.records import Candidate, CandidateGroup, Problem
+from trl_rrtf.rows.repairs import renumbered
 from trl_rrtf.rows.resumable import Journal
 from trl_rrtf.rows.stage import RowStage
 from trl_rrtf.rows.summary import Summary, of_this_run
@@ -32,6 +36,7 @@ from trl_rrtf.sampling.config import SampleArguments, SamplingConfig
 from trl_rrtf.sampling.draws import Sampler, StreamingSampler
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.sampling.extraction import extract_program
+from trl_rrtf.sampling.repairs import Places, Repairs, Turn, check_repairs
 from trl_rrtf.sampling.sampler import make_draws, make_sampler
 
 _WINDOW = 16
@@ -44,12 +49,13 @@ class SampleSummary(Summary):
 
     Attributes:
         problems: Problems.
-        candidates: Candidates of all of them, also those of earlier runs; references are not counted.
+        candidates: Candidates of all of them, repairs and those of earlier runs included; references are not counted.
         that_compile: Candidates that are Python.
         that_differ: Different programs, counted within each problem.
         references: Reference solutions among the teachers.
         sampled_now: Texts that were drawn in this run of the stage.
         candidates_per_second: The same per second of wall-clock time, loading the models included.
+        repairs: What repair turns did, a number per turn where a list stands; empty without any.
         usage: Name of a model -> requests, tokens and costs in this run, where its engine counts them.
         output: The candidate groups.
     """
@@ -61,6 +67,7 @@ class SampleSummary(Summary):
     references: int
     sampled_now: int = of_this_run()
     candidates_per_second: float = of_this_run(0.0)
+    repairs: dict[str, Any] = dataclasses.field(default_factory=dict)
     usage: dict[str, dict[str, Any]] = of_this_run(default_factory=dict)
     output: str
 
@@ -82,6 +89,7 @@ class SampleSummary(Summary):
             "that compile": f"{self.that_compile} ({self.share_that_compile:.1%})",
             "that differ": f"{self.that_differ} ({self.share_that_differ:.1%})",
             "references": self.references,
+            **{f"repairs: {name}": value for name, value in self.repairs.items()},
             "sampled now": self.sampled_now,
             "candidates per second": self.candidates_per_second,
             **{f"usage of {model}": usage for model, usage in self.usage.items()},
@@ -89,24 +97,36 @@ class SampleSummary(Summary):
         }
 
 
-def run_sample(arguments: SampleArguments, config: SamplingConfig, sampler: Sampler | None = None) -> SampleSummary:
+def run_sample_command(arguments: SampleArguments, config: SamplingConfig, judging: JudgeConfig) -> SampleSummary:
+    """`run_sample` with the options of the command line."""
+    return run_sample(arguments, config, judging=judging)
+
+
+def run_sample(
+    arguments: SampleArguments,
+    config: SamplingConfig,
+    sampler: Sampler | None = None,
+    judging: JudgeConfig | None = None,
+) -> SampleSummary:
     """Samples candidates for every problem; an interrupted run goes on with the batch where it stopped.
 
     Args:
         arguments: Files, further models and temperatures.
         config: Model and sampling settings.
         sampler: A loaded model, the only one; by default those of the settings, each loaded when it is needed.
+        judging: How repair turns run programs on public tests; by default `JudgeConfig()`. Refused where there are none.
 
     Returns:
-        Problems, candidates, how many compile and differ, candidates per second.
+        Problems, candidates, how many compile and differ, candidates per second, what repair turns did.
 
     Raises:
         LoadError: A model or the problems are not there.
         RowError: A row breaks the format; found before a model is loaded.
         OutputError: The output cannot be written, or another one stands in the way.
-        ConfigError: Options contradict each other, or the output is an input.
+        ConfigError: Options contradict each other, or the output is an input; no problem has a public test to repair by.
+        JudgeError: Too many programs could not be judged in repair turns.
     """
-    return _SampleStage(arguments, config, sampler).run()
+    return _SampleStage(arguments, config, sampler, judging or JudgeConfig()).run()
 
 
 def require_models(models: Sequence[str], config: SamplingConfig) -> None:
@@ -133,8 +153,11 @@ class _SampleStage(RowStage[SampleSummary]):
     unit = "problem"
     summary_type = SampleSummary
 
-    def __init__(self, arguments: SampleArguments, config: SamplingConfig, sampler: Sampler | None) -> None:
-        super().__init__(arguments, config)
+    def __init__(
+        self, arguments: SampleArguments, config: SamplingConfig, sampler: Sampler | None, judging: JudgeConfig
+    ) -> None:
+        super().__init__(arguments, config, judging)
+        self._judging = judging
         self._arguments, self._config, self._sampler = arguments, config, sampler
         self._models = [config.model, *arguments.models]
         temperatures = arguments.temperatures or [config.temperature]
@@ -155,14 +178,19 @@ class _SampleStage(RowStage[SampleSummary]):
         self._num_problems = check_problems(arguments.input, arguments.where, arguments.limit)
         for _ in self._groups():  # the candidates that problems have already
             pass
-        return self._num_problems * len(self._draws)
+        self._without_tests = check_repairs(arguments, self._judging)
+        self._places = Places(len(self._draws), self._num_problems)
+        self._repairs = Repairs(arguments, self._judging, self._places) if arguments.repair_turns else None
+        self._repair_counts: dict[str, Any] = {}
+        return self._num_problems * len(self._draws) * (1 if self._repairs is None else 1 + len(self._repairs.turns))
 
     def settings(self) -> dict[str, Any]:
         is_remote = ENGINES[self._config.engine].is_remote
         names = list(map(model_name, self._models))  # not the paths: the same model may be given by another one
         return {
-            **settings_of(self._arguments),
+            **settings_of(self._arguments, without=() if self._repairs else ("repair_turns", "public_tests")),
             **settings_of(self._config),
+            **(settings_of(self._judging) if self._repairs else {}),
             "model": names[0],
             "models": names[1:],
             "input": fingerprint(self._arguments.input),
@@ -171,13 +199,18 @@ class _SampleStage(RowStage[SampleSummary]):
 
     def rows(self, done: int) -> Iterator[CandidateGroup]:
         started = time.monotonic()
-        with Journal(self._journal_path) as journal:
+        with contextlib.ExitStack() as closing:
+            journal = closing.enter_context(Journal(self._journal_path))
+            judge = None if self._repairs is None else closing.enter_context(Judge(self._judging))
             for number, config in enumerate(self._draws):
-                self._draw_all(config, journal, first_place=number * self._num_problems)
+                self._draw_all(config, journal, first_place=self._places.of(0, number, 0))
+                if judge is not None:
+                    self._repair_all(number, config, journal, judge)
             self._seconds = time.monotonic() - started
+            if self._repairs is not None:
+                self._repair_counts = {**self._repairs.counts(journal), **self._without_tests}
             for index, group in enumerate(islice(self._groups(), done, None), start=done):
-                places = range(index, self._num_problems * len(self._draws), self._num_problems)
-                yield self._with_candidates(group, [journal[place] for place in places])
+                yield self._with_candidates(group, index, journal)
 
     def throw_away(self) -> None:
         self._journal_path.unlink(missing_ok=True)
@@ -194,6 +227,7 @@ class _SampleStage(RowStage[SampleSummary]):
             references=0,
             sampled_now=self._sampled_now,
             candidates_per_second=round(self._sampled_now / max(self._seconds, 1e-9), 2),
+            repairs=self._repair_counts,
             usage=self._loaded.usage,
             output=self._arguments.output,
         )
@@ -226,6 +260,36 @@ class _SampleStage(RowStage[SampleSummary]):
             self.progress.set_postfix_str(f"{drawn / (time.monotonic() - started):.1f} candidates/s")
         self._sampled_now += drawn
 
+    def _repair_all(self, number: int, config: SamplingConfig, journal: Journal, judge: Judge) -> None:
+        """Does what the journal lacks of the repair turns of one model at one temperature."""
+        assert self._repairs is not None
+        is_streaming = ENGINES[config.engine].is_remote or isinstance(self._sampler, StreamingSampler)
+        loaded: list[Sampler] = []
+
+        def sampler() -> Sampler:
+            loaded[:] = [self._loaded.of(config)]
+            return loaded[0]
+
+        try:
+            for turn in self._repairs.turns:
+                self.progress.set_description(f"repair turn {turn}, {model_name(config.model)} at {config.temperature:g}")
+                for batch in _batches(self._groups(), config.batch_size):
+                    places = {index: self._places.of(turn, number, index) for index in batch}
+                    missing = {index: group for index, group in batch.items() if places[index] not in journal}
+                    self.progress.update(len(batch) - len(missing))
+                    if not missing:
+                        continue
+                    # One that runs a batch as a whole repeats it, as in the first draw: rounding depends on what shares it.
+                    todo = missing if is_streaming else batch
+                    for pieces in self._repairs.run_turn(turn, number, config, todo, journal, judge, sampler):
+                        new = sum(place not in journal for place in pieces)
+                        journal.add({place: piece.to_json() for place, piece in pieces.items()})
+                        self._sampled_now += sum(len(piece.texts) for piece in pieces.values())
+                        self.progress.update(new)
+        finally:
+            for one in loaded:
+                self._loaded.count_usage(one, config)
+
     def _batches_to_draw(
         self, config: SamplingConfig, journal: Journal, first_place: int
     ) -> Iterator[dict[int, CandidateGroup]]:
@@ -251,14 +315,24 @@ class _SampleStage(RowStage[SampleSummary]):
         finally:
             self._loaded.count_usage(sampler, config)
 
-    def _with_candidates(self, group: CandidateGroup, texts_of_draws: list[list[str]]) -> CandidateGroup:
-        """Puts the new candidates behind those that the group has."""
+    def _with_candidates(self, group: CandidateGroup, index: int, journal: Journal) -> CandidateGroup:
+        """Puts the new candidates behind those that the group has: all first draws, then the repairs, turn by turn."""
         candidates = list(group.candidates)
-        for config, texts in zip(self._draws, texts_of_draws, strict=True):
-            candidates += [
-                Candidate(program=extract_program(text, group), source=config.source, model=model_name(config.model), raw=text)
-                for text in texts
-            ]
+        last: dict[tuple[int, int], int] = {}  # (draw, chain) -> index of its last candidate
+        for turn in (0, *(self._repairs.turns if self._repairs else ())):
+            for number, config in enumerate(self._draws):
+                piece = journal[self._places.of(turn, number, index)]
+                texts = Turn.from_json(piece).texts if turn else dict(enumerate(piece))
+                for chain, text in texts.items():
+                    candidate = Candidate(
+                        program=extract_program(text, group),
+                        source=config.source,
+                        model=model_name(config.model),
+                        raw=text,
+                        repair_of=last.get((number, chain)),
+                    )
+                    last[number, chain] = len(candidates)
+                    candidates.append(candidate)
         has_reference = any(candidate.source == "reference" for candidate in group.candidates)
         if self._config.include_reference and group.reference_solution is not None and not has_reference:
             candidates.append(Candidate(program=group.reference_solution, source="reference", model="reference"))
@@ -285,9 +359,12 @@ def _earlier_candidates(problem: Problem) -> CandidateGroup:
 
 def _without_repeats(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Equal programs once; a teacher's program stays a teacher's, also where a student wrote the same."""
-    teachers_first = sorted(candidates, key=lambda candidate: not candidate.is_teachers)
-    kept = {candidate.program: candidate for candidate in reversed(teachers_first)}
-    return [candidate for candidate in candidates if kept[candidate.program] is candidate]
+    teachers_first = sorted(range(len(candidates)), key=lambda index: not candidates[index].is_teachers)
+    kept_of = {candidates[index].program: index for index in reversed(teachers_first)}
+    kept = [index for index, candidate in enumerate(candidates) if kept_of[candidate.program] == index]
+    equals = {index: kept_of[candidate.program] for index, candidate in enumerate(candidates)}
+    column = renumbered([candidate.repair_of for candidate in candidates], kept, equals)
+    return [replace(candidates[index], repair_of=repaired) for index, repaired in zip(kept, column, strict=True)]
 
 
 class _LoadedSampler:

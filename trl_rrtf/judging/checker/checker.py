@@ -32,6 +32,8 @@ from trl_rrtf.judging.wire.protocol import (
     Judged,
     JudgeFailed,
     JudgeProgram,
+    Observed,
+    ObserveProgram,
     ProblemTests,
 )
 
@@ -93,13 +95,13 @@ def _serve_problem(control: Channel, runners: list[Runner], tests: ProblemTests,
             problem = Problem(tests, settings)
         except BaseException as error:
             reason = f"the problem's own code failed: {type(error).__name__}: {error}"
-        while isinstance(message := control.receive(JudgeProgram, EndProblem), JudgeProgram):
+        while not isinstance(message := control.receive(JudgeProgram, ObserveProgram, EndProblem), EndProblem):
             if problem is None:
                 control.send(CannotJudge(reason[:300]))
                 continue
-            answer = _answer(problem, message.program, runners[message.server])
+            answer = _answer(problem, message, runners[message.server])
             control.send(answer)
-            if isinstance(answer, JudgeFailed) or (isinstance(answer, Judged) and answer.checker_ends):
+            if isinstance(answer, JudgeFailed) or (isinstance(answer, Judged | Observed) and answer.checker_ends):
                 break
         for runner in runners:
             runner.settle()
@@ -108,16 +110,22 @@ def _serve_problem(control: Channel, runners: list[Runner], tests: ProblemTests,
         os._exit(status)
 
 
-def _answer(problem: Problem, program: str, runner: Runner) -> Judged | CannotJudge | JudgeFailed:
+def _answer(
+    problem: Problem, message: JudgeProgram | ObserveProgram, runner: Runner
+) -> Judged | Observed | CannotJudge | JudgeFailed:
     started = time.monotonic()
     try:
-        return problem.judge(program, runner)
+        if isinstance(message, ObserveProgram):
+            return problem.observe(message.program, runner)
+        return problem.judge(message.program, runner)
     except JudgeFailedError as error:
         if error.for_good:
             return CannotJudge(str(error))
         return JudgeFailed(str(error), error.candidate_killed)
     except BaseException as error:  # only the candidate could send something that leads here
         detail = f"what the program sent could not be compared ({type(error).__name__})"
+        if isinstance(message, ObserveProgram):
+            return problem.nothing_observed(detail)
         return Judged(RUNTIME_ERROR, 0, 1, round(time.monotonic() - started, 4), detail, checker_ends=True)
 
 

@@ -20,6 +20,20 @@ def depth_of_test_code() -> int:
     return depth
 
 
+def line_of_tests(trace: types.TracebackType | None, *, innermost: bool = False) -> int:
+    """The line of test code at which something was raised: of the outermost function of the tests, or of the innermost.
+
+    Returns:
+        Its number, or 0 if no test code was running.
+    """
+    line = 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _FILES_OF_TESTS[0] and (innermost or not line):
+            line = trace.tb_lineno or 0
+        trace = trace.tb_next
+    return line
+
+
 def simple_parameters(function: Any) -> list[str] | None:
     """Names of a function's parameters, if all of them are positional and have no default."""
     code = getattr(function, "__code__", None)

@@ -30,6 +30,11 @@ def same_output(text: str, expected: str, tolerance: float) -> bool:
     )
 
 
+def plain_output(text: str) -> str:
+    """An output without what no comparison sees: white space at the ends of lines and of the whole."""
+    return "\n".join(_lines(text))
+
+
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import builtins
 import types
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+from trl_rrtf.judging.checker.code_of_tests import line_of_tests
 from trl_rrtf.judging.checker.remote import CandidateGoneError, Session
 
 LONGEST_DETAIL = 400
+"""Characters of what a verdict says of a failure."""
 _END = object()
 
 
@@ -33,6 +35,22 @@ class StopTestingError(BaseException):
     """Ends the tests early, where the first failure is enough."""
 
 
+class Failed(NamedTuple):
+    """Where a program went wrong first.
+
+    Attributes:
+        test: Number of the test.
+        line: Line of its code, 0 if unknown.
+        raised: What was raised there, in words; nothing if an assertion did not hold, or the candidate was lost.
+        is_lost: Whether the candidate was lost there.
+    """
+
+    test: int
+    line: int = 0
+    raised: str = ""
+    is_lost: bool = False
+
+
 class Recorder:
     """A context manager around each assertion; counts what held.
 
@@ -47,6 +65,8 @@ class Recorder:
         wrong: The first assertion that failed, in words.
         raised: The first exception, in words.
         out_of_memory: Whether this process ran out of memory.
+        test: Number of the test that runs.
+        failed: Where it went wrong first, or None.
     """
 
     def __init__(self, session: Session, *, stop_at_first_failure: bool) -> None:
@@ -59,6 +79,8 @@ class Recorder:
         self.wrong = ""
         self.raised = ""
         self.out_of_memory = False
+        self.test = 0
+        self.failed: Failed | None = None
 
     def __enter__(self) -> None:
         self.executed += 1
@@ -70,29 +92,37 @@ class Recorder:
             return True
         if isinstance(error, JudgeFailedError | StopTestingError | GeneratorExit):
             return False
-        self.note(error)
+        raised = self.note(error)
+        is_lost = isinstance(error, CandidateGoneError)
+        self.failed = self.failed or Failed(self.test, line_of_tests(trace), raised, is_lost)
         if self._stop:
             raise StopTestingError
         return True
 
-    def note(self, error: BaseException) -> None:
-        """Remembers the first wrong answer and the first exception."""
+    def note(self, error: BaseException) -> str:
+        """Remembers the first wrong answer and the first exception; returns this exception in words, if it is no answer."""
         if isinstance(error, CandidateGoneError):
-            return
+            return ""
         of_candidate = self._session.has_raised(error)
         self.out_of_memory |= isinstance(error, MemoryError) and not of_candidate
-        text = _describe(error, self._session.line_of(error))
+        text = describe(error, self._session.line_of(error))
         if isinstance(error, AssertionError) and not of_candidate:
             self.wrong = self.wrong or f"{text}, test {self.executed}"
-        else:
-            self.raised = self.raised or text
+            return ""
+        self.raised = self.raised or text
+        return text
+
+    def lost(self, error: CandidateGoneError) -> None:
+        """The candidate was lost, perhaps where no assertion stands."""
+        self.failed = self.failed or Failed(self.test, line_of_tests(error.__traceback__), is_lost=True)
 
     def fails_between_assertions(self, error: BaseException) -> None:
         """Something raised where no assertion stands, and ended the code."""
         if isinstance(error, StopTestingError):  # unittest catches everything
             self._stopped = True
         else:
-            self.note(error)
+            raised = self.note(error)
+            self.failed = self.failed or Failed(self.test, line_of_tests(error.__traceback__, innermost=True), raised)
         self.complete = False
 
     # --- Called by test code ---------------------------------------------------------------------------------------------
@@ -192,7 +222,8 @@ def _finished(result: Any) -> None:
         asyncio.run(result)
 
 
-def _describe(error: BaseException, line: int | None) -> str:
+def describe(error: BaseException, line: int | None) -> str:
+    """Class and text of an exception, and the program's line if it is known."""
     try:
         text = str(error)[:300]
     except BaseException:  # the text is made in the candidate's process

@@ -32,8 +32,8 @@ class FunctionTest(NamedTuple):
     """A test of functions.
 
     Attributes:
-        kind: `assert`, `check` or `call`.
-        code: Code object of the test code, by `marshal`; nothing for `call`.
+        kind: `assert`, `check` or `call`; `expression` for one that is observed and judges nothing.
+        code: Code object of the test code (or expression), by `marshal`; nothing for `call`.
         arguments: JSON list of positional arguments, for `call`.
         result: JSON of what must be returned, for `call`.
         assertions: How many assertions stand in the code.
@@ -84,6 +84,13 @@ class JudgeProgram(NamedTuple):
     server: int
 
 
+class ObserveProgram(NamedTuple):
+    """A program to observe: what expressions come to, or what it prints for inputs; and the number of its server."""
+
+    program: str
+    server: int
+
+
 class EndProblem(NamedTuple):
     """No more programs of this problem."""
 
@@ -101,6 +108,9 @@ class Judged(NamedTuple):
         seconds: Wall-clock time.
         detail: What went wrong first.
         checker_ends: Whether the next program of this problem needs a new checker.
+        failed_test: Number of the test that went wrong first, those of functions before those of programs; -1 if none is known.
+        failed_line: Line of its code at which it did, 0 if none is known.
+        failed_by: What was raised there, or why no answer came; nothing if an assertion did not hold.
     """
 
     outcome: int
@@ -108,6 +118,23 @@ class Judged(NamedTuple):
     total: int
     seconds: float
     detail: str
+    checker_ends: bool
+    failed_test: int = -1
+    failed_line: int = 0
+    failed_by: str = ""
+
+
+class Observed(NamedTuple):
+    """What a program gave, one entry per expression or input.
+
+    Attributes:
+        values: Canonical text of each value, or the standard output; None where there is none.
+        errors: Why there is none, else nothing.
+        checker_ends: Whether the next program of this problem needs a new checker.
+    """
+
+    values: list[str | None]
+    errors: list[str]
     checker_ends: bool
 
 
