@@ -153,9 +153,20 @@ def run_compare(arguments: CompareArguments) -> Comparison:
 
 
 def _different_settings(first: Evaluation, second: Evaluation) -> dict[str, tuple[Any, Any]]:
-    pairs = {name: (first.settings.get(name), second.settings.get(name)) for name in _COMPARED_SETTINGS}
+    pairs: dict[str, tuple[Any, Any]] = {
+        name: (first.settings.get(name), second.settings.get(name)) for name in _COMPARED_SETTINGS
+    }
     pairs |= {f"judge: {name}": (first.judge.get(name), second.judge.get(name)) for name in _COMPARED_LIMITS}
+    choices = [_choice(evaluation) for evaluation in (first, second)]
+    if any(choices):  # a choice does not know how its candidates were drawn
+        pairs = {name: values for name, values in pairs.items() if None not in values} | {"best of n": (choices[0], choices[1])}
     contents = [evaluation.fingerprints.get("input_fingerprint") for evaluation in (first, second)]
     if None not in contents:  # results of earlier versions have none
         pairs["problems, by their content"] = (contents[0], contents[1])
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
+
+
+def _choice(evaluation: Evaluation) -> str:
+    """How `trl-rrtf select` chose what was evaluated; empty where candidates count as they were drawn."""
+    choice: dict[str, Any] = evaluation.settings.get("select", {})
+    return f"chosen by {', '.join(choice['by'])}" if evaluation.best_of_n and choice else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +13,13 @@ from typing import Any, Self
 from trl_rrtf.errors import LoadError
 from trl_rrtf.evaluation.pass_at_k import pass_at_k
 from trl_rrtf.evaluation.statistics import Interval
+
+_LIBRARIES = ("trl-rrtf", "trl", "transformers", "torch")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what an evaluation depends on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _LIBRARIES}}
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,11 @@ class Evaluation:
         outcomes: Outcome -> candidates, the best first.
         versions: Library -> version.
         fingerprints: What was evaluated: hashes of the problems and of the model.
+        isolation: What held the programs, in a line; empty in the results of earlier versions.
+        date: When it was done (ISO 8601, UTC); empty in the results of earlier versions.
         seconds: What sampling and judging took.
+        best_of_n: Of `trl-rrtf select` alone: the choice beside one sample and beside all candidates, see
+            [`BestOfN`][trl_rrtf.evaluation.best_of_n.BestOfN].
     """
 
     pass_at_k: dict[int, Interval]
@@ -84,7 +97,10 @@ class Evaluation:
     outcomes: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    isolation: str = ""
+    date: str = ""
     seconds: float = 0.0
+    best_of_n: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -94,9 +110,12 @@ class Evaluation:
             "problems": [problem.to_json() for problem in self.problems],
             "settings": self.settings,
             "judge": self.judge,
+            "isolation": self.isolation,
             "fingerprints": self.fingerprints,
             "versions": self.versions,
+            "date": self.date,
             "seconds": self.seconds,
+            **({"best_of_n": self.best_of_n} if self.best_of_n else {}),
         }
 
     @classmethod
@@ -107,7 +126,10 @@ class Evaluation:
             problems=[ProblemResult.from_json(entry) for entry in values["problems"]],
             **{
                 name: values[name]
-                for name in ("settings", "judge", "outcomes", "versions", "fingerprints", "seconds")
+                for name in (
+                    *("settings", "judge", "outcomes", "versions", "fingerprints", "isolation", "date", "seconds"),
+                    "best_of_n",
+                )
                 if name in values
             },
         )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trl_rrtf.errors import ConfigError, JudgeError, OutputError
 from trl_rrtf.evaluation.config import EvaluateArguments
 from trl_rrtf.evaluation.page import require_plots, write_page
-from trl_rrtf.evaluation.result import Count, Evaluation, ProblemResult
+from trl_rrtf.evaluation.result import Count, Evaluation, ProblemResult, library_versions
 from trl_rrtf.evaluation.statistics import Interval, mean_with_interval
 from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
 from trl_rrtf.judging.preparation import check_tests
@@ -29,8 +28,6 @@ from trl_rrtf.rows.resumable import output_lock, require_same_settings
 from trl_rrtf.rows.summary import Summary
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, run_sample
 from trl_rrtf.sampling.engines import ENGINES
-
-_LIBRARIES = ("trl-rrtf", "trl", "transformers", "torch")
 
 
 @dataclass(kw_only=True)
@@ -86,7 +83,7 @@ def run_evaluate(
         fingerprints = _fingerprints(arguments, sampling)
         evaluation = _finished(arguments, {**settings, **fingerprints, **limits})
         if evaluation is None:
-            check_problems_to_evaluate(arguments.input, arguments.where, arguments.limit)
+            check_problems_to_evaluate(arguments.input, arguments.where, arguments.limit, arguments.skip_unusable)
             Path(arguments.output).unlink(missing_ok=True)
             evaluation = _evaluate(arguments, sampling, judging, sampler, settings, fingerprints)
             write_json(arguments.output, evaluation.to_json())
@@ -118,21 +115,22 @@ def check_evaluation(arguments: EvaluateArguments, sampling: SamplingConfig) -> 
             )
 
 
-def check_problems_to_evaluate(input: str, where: str | None, limit: int | None) -> None:
+def check_problems_to_evaluate(input: str, where: str | None, limit: int | None, skip_unusable: bool | None = None) -> None:
     """Checks problems and their tests before any expensive work.
 
     Args:
         input: Problems with tests.
         where: Which of them.
         limit: Only the first `limit` of them, or None for all.
+        skip_unusable: Whether rows that are no problems are passed over, as in [`load_problems`][trl_rrtf.load_problems].
 
     Raises:
         LoadError: They are not there.
         RowError: A row breaks its format, or two have one id.
         ConfigError: Their tests cannot be run, or they have candidates already.
     """
-    check_problems(input, where, limit)
-    check_tests(map(_without_candidates, placed_problems(input, where, limit)))
+    check_problems(input, where, limit, skip_unusable=skip_unusable)
+    check_tests(map(_without_candidates, placed_problems(input, where, limit, skip_unusable=skip_unusable)))
 
 
 def _without_candidates(placed: tuple[str, Problem]) -> tuple[str, Problem]:
@@ -188,7 +186,10 @@ def _evaluate(
 ) -> Evaluation:
     started = time.monotonic()
     temperatures = _temperatures(arguments, sampling)
-    judged = {heat: _judged_candidates(arguments, sampling, judging, sampler, heat) for heat in dict.fromkeys(temperatures)}
+    judged, isolations = dict[float, Path](), list[str]()
+    for heat in dict.fromkeys(temperatures):
+        judged[heat], isolation = _judged_candidates(arguments, sampling, judging, sampler, heat)
+        isolations += [isolation] if isolation else []
     counts = {heat: dict(map(_count, stream_rows(path, JudgedGroup))) for heat, path in judged.items()}
     problems = _merge(counts, dict(zip(arguments.k, temperatures, strict=True)))
     outcomes = Counter(verdict.outcome for path in judged.values() for verdict in _verdicts(path))
@@ -199,10 +200,9 @@ def _evaluate(
         settings=settings,
         judge=asdict(judging),
         fingerprints=fingerprints,
-        versions={
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
-        },
+        isolation="; or ".join(dict.fromkeys(isolations)),  # several where parts were judged on different machines
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=library_versions(),
         seconds=round(time.monotonic() - started, 1),
     )
 
@@ -228,15 +228,16 @@ def _judged_file(arguments: EvaluateArguments, temperature: float) -> Path:
 
 def _judged_candidates(
     arguments: EvaluateArguments, sampling: SamplingConfig, judging: JudgeConfig, sampler: Sampler | None, temperature: float
-) -> Path:
-    """Draws at one temperature and judges; returns the file of the judged groups."""
+) -> tuple[Path, str | None]:
+    """Draws at one temperature and judges; returns the file of the judged groups, and what held the programs."""
     candidates, judged = _file_beside(arguments, temperature, "candidates"), _judged_file(arguments, temperature)
-    files = SampleArguments(arguments.input, str(candidates), arguments.where, arguments.limit, arguments.overwrite)
+    selection = {name: getattr(arguments, name) for name in ("where", "limit", "skip_unusable", "overwrite")}
+    files = SampleArguments(arguments.input, str(candidates), **selection)
     is_one_of_several = temperature != sampling.temperature
     num_generations = 1 if temperature == 0 and is_one_of_several else sampling.num_generations
     run_sample(files, replace(sampling, temperature=temperature, num_generations=num_generations), sampler)
-    run_judge(JudgeArguments(str(candidates), str(judged), arguments.overwrite), judging)
-    return judged
+    summary = run_judge(JudgeArguments(str(candidates), str(judged), arguments.overwrite), judging)
+    return judged, summary.isolation
 
 
 def _merge(counts: dict[float, dict[str, Count]], temperature_of: dict[int, float]) -> list[ProblemResult]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.evolving.rewriting import METHODS
 from trl_rrtf.options import check_options, option, refuse_idle
+from trl_rrtf.problems.config import SKIP_UNUSABLE
 from trl_rrtf.sampling.config import SamplingConfig
 
 
@@ -20,6 +21,7 @@ class EvolveArguments:
         where: Which seeds, such as `split=train`.
         limit: Only the first `limit` seeds.
         overwrite: Throw away an earlier output.
+        skip_unusable: Whether rows that are no problems are passed over, as in [`load_problems`][trl_rrtf.load_problems].
 
     Raises:
         ConfigError: A value is of a wrong type or out of range.
@@ -36,6 +38,7 @@ class EvolveArguments:
     where: str | None = option("Only seeds with this value, such as `split=train`.", default=None)
     limit: int | None = option("Only the first `limit` seeds.", default=None, at_least=1)
     overwrite: bool = option("Throw away an earlier output.", default=False, decides_output=False)
+    skip_unusable: bool | None = option(SKIP_UNUSABLE, default=None)
 
     def __post_init__(self) -> None:
         """Checks the values."""

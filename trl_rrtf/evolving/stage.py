@@ -119,7 +119,13 @@ class _EvolveStage(RowStage[EvolveSummary]):
         if self._sampler is None and not self._is_remote:
             require_model(self._teacher.model)
         arguments = self._arguments
-        self._num_seeds = check_problems(arguments.input, arguments.where, arguments.limit, require_tests=False)
+        self._num_seeds = check_problems(
+            arguments.input,
+            arguments.where,
+            arguments.limit,
+            require_tests=False,
+            skip_unusable=arguments.skip_unusable,
+        )
         if self._config.keep_seeds:
             self._require_other_ids()
         return self._num_seeds * self._config.rounds
@@ -173,7 +179,10 @@ class _EvolveStage(RowStage[EvolveSummary]):
             writer.finish()
 
     def _seeds(self) -> Iterator[Problem]:
-        return iterate_problems(self._arguments.input, self._arguments.where, self._arguments.limit, require_tests=False)
+        arguments = self._arguments
+        return iterate_problems(
+            arguments.input, arguments.where, arguments.limit, require_tests=False, skip_unusable=arguments.skip_unusable
+        )
 
     def _parents(self, number: int) -> Iterator[Evolution]:
         return map(Evolution.of_seed, self._seeds()) if number == 1 else _survivors(self._rounds[number - 2])

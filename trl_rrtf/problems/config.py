@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.options import check_options, option
 
+SKIP_UNUSABLE = (
+    "Pass over rows that are no problems, and count them by reason (false: the first one is an error); by default only in "
+    "APPS, TACO, CodeContests and LiveCodeBench."
+)
+"""Help of the option that every command with problems has."""
+
 
 @dataclass
 class FilterArguments:
@@ -82,11 +88,7 @@ class FilterConfig:
     max_characters: int = option("Longest statement, in characters.", default=20_000, at_least=0)
     min_tests: int = option("Fewest tests; 0 keeps problems without any.", default=1, at_least=0)
     require_reference: bool = option("Drop problems without a reference solution.", default=False)
-    skip_unusable: bool | None = option(
-        "Pass over rows that are no problems, and count them by reason (false: the first one is an error); by default only in "
-        "APPS, TACO, CodeContests and LiveCodeBench.",
-        default=None,
-    )
+    skip_unusable: bool | None = option(SKIP_UNUSABLE, default=None)
 
     def __post_init__(self) -> None:
         """Checks the values."""

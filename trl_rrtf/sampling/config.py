@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.options import check_options, option
+from trl_rrtf.problems.config import SKIP_UNUSABLE
 from trl_rrtf.rows.prompts import PROMPT_STYLES
 from trl_rrtf.sampling.engines import ENGINES, refuse_options_of_others
 from trl_rrtf.sampling.engines.options import (
@@ -36,6 +37,7 @@ class SampleArguments:
         deduplicate: Whether equal programs of a problem are kept once.
         repair_turns: How often a candidate that fails its problem's public tests is shown how, and its model writes again.
         public_tests: How many tests of a problem are public (those that come first), where its row has no column of that name.
+        skip_unusable: Whether rows that are no problems are passed over, as in [`load_problems`][trl_rrtf.load_problems].
         cluster: A Ray cluster whose machines draw; by default this one does.
 
     Raises:
@@ -75,6 +77,7 @@ class SampleArguments:
         default=None,
         at_least=0,
     )
+    skip_unusable: bool | None = option(SKIP_UNUSABLE, default=None)
     cluster: str | None = option(
         "Draw on the machines of a Ray cluster: `auto`, `host:port` or `local`; by default on this one. Each needs the model "
         "under the same name.",

@@ -238,7 +238,9 @@ def check_repairs(arguments: SampleArguments, judging: JudgeConfig) -> dict[str,
             "serves the model on the cluster does both: `--engine openai --base_url ...`)"
         )
     without_public = without_hidden = total = 0
-    for where, problem in placed_problems(arguments.input, arguments.where, arguments.limit):
+    for where, problem in placed_problems(
+        arguments.input, arguments.where, arguments.limit, skip_unusable=arguments.skip_unusable
+    ):
         shown = public_tests(problem, arguments.public_tests)
         total += 1
         without_public += not shown

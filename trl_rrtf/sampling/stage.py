@@ -175,7 +175,9 @@ class _SampleStage(RowStage[SampleSummary]):
         if self._arguments.cluster and (is_remote or self._sampler is not None):
             raise ConfigError("`cluster`: an endpoint or a loaded sampler needs none; leave it out")
         arguments = self._arguments
-        self._num_problems = check_problems(arguments.input, arguments.where, arguments.limit)
+        self._num_problems = check_problems(
+            arguments.input, arguments.where, arguments.limit, skip_unusable=arguments.skip_unusable
+        )
         for _ in self._groups():  # the candidates that problems have already
             pass
         self._without_tests = check_repairs(arguments, self._judging)
@@ -242,7 +244,10 @@ class _SampleStage(RowStage[SampleSummary]):
 
     def _groups(self) -> Iterator[CandidateGroup]:
         arguments = self._arguments
-        return map(_earlier_candidates, iterate_problems(arguments.input, arguments.where, arguments.limit))
+        return map(
+            _earlier_candidates,
+            iterate_problems(arguments.input, arguments.where, arguments.limit, skip_unusable=arguments.skip_unusable),
+        )
 
     def _draw_all(self, config: SamplingConfig, journal: Journal, first_place: int) -> None:
         """Draws what the journal lacks of one model at one temperature."""
