@@ -28,13 +28,14 @@ FOUNDATION = {
 BASE = set(FOUNDATION)
 STAGES = {
     "problems": BASE,
-    "sampling": BASE | {"problems"},
+    "sampling": BASE | {"problems", "judging"},  # repair turns run public tests
     "judging": BASE,
     "ranking": BASE,
     "training": BASE,
     "export": BASE,
     "evaluation": BASE | {"sampling", "judging", "problems"},
     "evolving": BASE | {"problems", "sampling", "judging"},
+    "publishing": BASE | {"evaluation", "ranking"},
 }
 # A reward is a small pipeline: programs are taken out of texts, judged and scored.
 OVER_STAGES = {"rewards": BASE | {"sampling", "judging", "ranking"}, "environment": BASE | {"judging"}}
@@ -169,7 +170,7 @@ def test_the_input_of_a_stage_has_one_name():
     for command, stage in COMMANDS.items():
         module, _, config = stage.configs[0].partition(":")
         names = [field.name for field in dataclasses.fields(getattr(importlib.import_module(module), config))]
-        assert ("input" in names) == (command not in ("compare", "export", "generate")), command
+        assert ("input" in names) == (command not in ("compare", "export", "generate", "push")), command
         assert not {"problems", "dataset"} & set(names), command
 
 

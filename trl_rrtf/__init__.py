@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from trl_rrtf.evaluation.compare import run_compare as run_compare
     from trl_rrtf.evaluation.config import CompareArguments as CompareArguments
     from trl_rrtf.evaluation.config import EvaluateArguments as EvaluateArguments
+    from trl_rrtf.evaluation.config import SelectArguments as SelectArguments
+    from trl_rrtf.evaluation.config import SelectConfig as SelectConfig
     from trl_rrtf.evaluation.pass_at_k import pass_at_k as pass_at_k
+    from trl_rrtf.evaluation.repairs import after_repairs as after_repairs
     from trl_rrtf.evaluation.result import Evaluation as Evaluation
+    from trl_rrtf.evaluation.select import SelectSummary as SelectSummary
+    from trl_rrtf.evaluation.select import run_select as run_select
     from trl_rrtf.evaluation.stage import EvaluateSummary as EvaluateSummary
     from trl_rrtf.evaluation.stage import run_evaluate as run_evaluate
     from trl_rrtf.evaluation.statistics import Interval as Interval
@@ -37,10 +42,14 @@ if TYPE_CHECKING:
     from trl_rrtf.export.stage import run_export as run_export
     from trl_rrtf.judging.config import JudgeArguments as JudgeArguments
     from trl_rrtf.judging.config import JudgeConfig as JudgeConfig
+    from trl_rrtf.judging.failures import Failure as Failure
+    from trl_rrtf.judging.failures import first_failure as first_failure
     from trl_rrtf.judging.isolation import Isolation as Isolation
     from trl_rrtf.judging.judge import Judge as Judge
+    from trl_rrtf.judging.observation import Observation as Observation
     from trl_rrtf.judging.stage import JudgeSummary as JudgeSummary
     from trl_rrtf.judging.stage import run_judge as run_judge
+    from trl_rrtf.models.onnx_causal_lm import OnnxCausalLM as OnnxCausalLM
     from trl_rrtf.pipeline.config import PipelineConfig as PipelineConfig
     from trl_rrtf.pipeline.config import load_pipeline_config as load_pipeline_config
     from trl_rrtf.pipeline.results import PipelineResults as PipelineResults
@@ -50,12 +59,18 @@ if TYPE_CHECKING:
     from trl_rrtf.problems.loaders import load_problems as load_problems
     from trl_rrtf.problems.stage import FilterSummary as FilterSummary
     from trl_rrtf.problems.stage import run_filter as run_filter
+    from trl_rrtf.publishing.config import PushConfig as PushConfig
+    from trl_rrtf.publishing.stage import PushSummary as PushSummary
+    from trl_rrtf.publishing.stage import run_push as run_push
     from trl_rrtf.ranking.config import RankArguments as RankArguments
     from trl_rrtf.ranking.config import RankConfig as RankConfig
     from trl_rrtf.ranking.hub import push_ranked_groups as push_ranked_groups
     from trl_rrtf.ranking.scores import rank_group as rank_group
     from trl_rrtf.ranking.stage import RankSummary as RankSummary
     from trl_rrtf.ranking.stage import run_rank as run_rank
+    from trl_rrtf.rewards.environment import UnitTestEnvironment as UnitTestEnvironment
+    from trl_rrtf.rewards.environment import UnitTestEnvironmentFactory as UnitTestEnvironmentFactory
+    from trl_rrtf.rewards.environment import unit_test_environment_reward as unit_test_environment_reward
     from trl_rrtf.rewards.unit_tests import AsyncUnitTestReward as AsyncUnitTestReward
     from trl_rrtf.rewards.unit_tests import UnitTestReward as UnitTestReward
     from trl_rrtf.rewards.unit_tests import unit_test_reward as unit_test_reward
@@ -159,6 +174,7 @@ _MODULES = {
         "run_generate",
         "GenerateSummary",
     ),
+    "trl_rrtf.models.onnx_causal_lm": ("OnnxCausalLM",),
     # Judging
     "trl_rrtf.judging.judge": ("Judge",),
     "trl_rrtf.judging.stage": (
@@ -170,6 +186,16 @@ _MODULES = {
         "JudgeConfig",
     ),
     "trl_rrtf.judging.isolation": ("Isolation",),
+    "trl_rrtf.judging.observation": ("Observation",),
+    "trl_rrtf.judging.failures": (
+        "Failure",
+        "first_failure",
+    ),
+    "trl_rrtf.rewards.environment": (
+        "UnitTestEnvironment",
+        "UnitTestEnvironmentFactory",
+        "unit_test_environment_reward",
+    ),
     "trl_rrtf.rewards.unit_tests": (
         "UnitTestReward",
         "AsyncUnitTestReward",
@@ -194,6 +220,12 @@ _MODULES = {
     "trl_rrtf.evaluation.config": (
         "EvaluateArguments",
         "CompareArguments",
+        "SelectArguments",
+        "SelectConfig",
+    ),
+    "trl_rrtf.evaluation.select": (
+        "run_select",
+        "SelectSummary",
     ),
     "trl_rrtf.evaluation.result": ("Evaluation",),
     "trl_rrtf.evaluation.statistics": ("Interval",),
@@ -202,6 +234,7 @@ _MODULES = {
         "Comparison",
     ),
     "trl_rrtf.evaluation.pass_at_k": ("pass_at_k",),
+    "trl_rrtf.evaluation.repairs": ("after_repairs",),
     # Export
     "trl_rrtf.export.stage": (
         "run_export",
@@ -211,6 +244,12 @@ _MODULES = {
         "ExportArguments",
         "ExportConfig",
     ),
+    # Publishing
+    "trl_rrtf.publishing.stage": (
+        "run_push",
+        "PushSummary",
+    ),
+    "trl_rrtf.publishing.config": ("PushConfig",),
     # Pipeline
     "trl_rrtf.pipeline.run": ("run_pipeline",),
     "trl_rrtf.pipeline.config": (

@@ -57,8 +57,12 @@ STAGES = {
     ),
     "sample": Stage(
         "candidates for each problem, from a student or a teacher model",
-        ("trl_rrtf.sampling.config:SampleArguments", "trl_rrtf.sampling.config:SamplingConfig"),
-        "trl_rrtf.sampling.stage:run_sample",
+        (
+            "trl_rrtf.sampling.config:SampleArguments",
+            "trl_rrtf.sampling.config:SamplingConfig",
+            "trl_rrtf.judging.config:JudgeConfig",
+        ),
+        "trl_rrtf.sampling.stage:run_sample_command",
     ),
     "teacher-logprobs": Stage(
         "a teacher model's log-probabilities of the candidates, for the ranking",
@@ -95,6 +99,15 @@ STAGES = {
         ),
         "trl_rrtf.evaluation.stage:run_evaluate",
     ),
+    "select": Stage(
+        "one program per problem out of its candidates (best of n)",
+        (
+            "trl_rrtf.evaluation.config:SelectArguments",
+            "trl_rrtf.evaluation.config:SelectConfig",
+            "trl_rrtf.judging.config:JudgeConfig",
+        ),
+        "trl_rrtf.evaluation.select:run_select",
+    ),
     "compare": Stage(
         "two evaluations of the same problems, side by side",
         ("trl_rrtf.evaluation.config:CompareArguments",),
@@ -106,6 +119,11 @@ STAGES = {
         "an ONNX model, from a checkpoint: quantised, proved equal",
         ("trl_rrtf.export.config:ExportArguments", "trl_rrtf.export.config:ExportConfig"),
         "trl_rrtf.export.stage:run_export",
+    ),
+    "push": Stage(
+        "model, evaluations, ranked groups and export to the Hub, in a collection",
+        ("trl_rrtf.publishing.config:PushConfig",),
+        "trl_rrtf.publishing.stage:run_push",
     ),
     "generate": Stage(
         "texts for a prompt, from an exported model or a checkpoint",

@@ -3,8 +3,8 @@
     vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' ...     # see TRL's page on `AsyncGRPOTrainer`
     python recipes/grpo/async_grpo.py --model MODEL --problems PROBLEMS --output_dir runs/async_grpo
 
-It needs vLLM and a GPU with FlashAttention 3. TRL spawns a process that generates and calls the reward: the reward is pickled
-into it, opens its judge there, and ends with it.
+It needs vLLM (`pip install -c constraints-vllm.txt 'trl-rrtf[peft,vllm]'`) and a GPU with FlashAttention 3. TRL spawns a
+process that generates and calls the reward: the reward is pickled into it, opens its judge there, and ends with it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""The endpoint engine against a real HTTP server that speaks OpenAI's protocol, and the vLLM engine against a stand-in."""
+"""The endpoint engine against a real HTTP server that speaks OpenAI's protocol."""
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
-import types
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -197,37 +195,3 @@ def test_a_prompt_that_was_answered_in_part_when_another_failed_is_answered_whol
         collect(sampler(endpoint, max_concurrency=2, max_retries=0).stream(CHAT, draws([[1], [1, 2, 3], [1]])))
     assert (1, 3) in answered
     assert len(endpoint.bodies) == 1 + sum(count for _, count in answered), "no answer is lost"
-
-
-def test_vllm_gets_a_seed_per_request(monkeypatch):
-    """vLLM needs a GPU machine; this stand-in has the signatures of its documentation."""
-    calls = {}
-
-    class LLM:
-        def __init__(self, model, dtype, enable_prefix_caching):
-            calls["loaded"] = (model, dtype, enable_prefix_caching)
-
-        def get_tokenizer(self):
-            return types.SimpleNamespace(
-                chat_template="x", apply_chat_template=lambda messages, **options: f"<{messages[-1]['content']}>"
-            )
-
-        def generate(self, prompts, sampling_params, use_tqdm):
-            texts = [f"{prompt}{params['seed']}" for prompt, params in zip(prompts, sampling_params, strict=True)]
-            return [types.SimpleNamespace(outputs=[types.SimpleNamespace(text=text)]) for text in texts]
-
-    module = types.ModuleType("vllm")
-    module.__spec__ = types.SimpleNamespace()
-    module.LLM, module.SamplingParams = LLM, dict
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    engine = make_sampler(SamplingConfig("coder", engine="vllm", dtype="bfloat16"))
-    assert engine.sample([*CHAT[:1], "text"], draws([[1, 2], [3, 4]])) == [
-        ["<number 0>1", "<number 0>2"],
-        ["text3", "text4"],
-    ]
-    assert calls["loaded"] == ("coder", "bfloat16", True)
-
-
-def test_an_engine_that_is_not_installed_says_what_to_install():
-    with pytest.raises(ConfigError, match=r"`engine`: vllm needs the package vllm and a GPU"):
-        make_sampler(SamplingConfig("m", engine="vllm"))

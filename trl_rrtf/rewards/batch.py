@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl_rrtf.errors import RowError
-from trl_rrtf.rows import checks
+from trl_rrtf.rows import checks, public_tests
 from trl_rrtf.rows.records import Problem
 from trl_rrtf.sampling.extraction import extract_program
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Where chat templates and servers put the thinking of a message."""
+_NO_TESTS = (
+    "the data set has no such column; it needs those of problem rows: `prompt`, `tests`, and `entry_point` where the tests "
+    "call a function"
+)
 
 
 def read_batch(completions: Sequence[Any], columns: Mapping[str, Sequence[Any] | None]) -> list[tuple[Problem, str]]:
@@ -29,8 +33,7 @@ def read_batch(completions: Sequence[Any], columns: Mapping[str, Sequence[Any] |
         RowError: The columns are not those of problem rows, or a completion is not text.
     """
     if columns["tests"] is None:
-        wanted = "needs those of problem rows: `prompt`, `tests`, and `entry_point` where the tests call a function"
-        raise RowError("the batch", "tests", f"the data set has no such column; it {wanted}")
+        raise RowError("the batch", "tests", _NO_TESTS)
     known: dict[str, Problem] = {}
     items = []
     for i, (row, completion) in enumerate(zip(_rows(columns, len(completions)), completions, strict=True)):
@@ -40,6 +43,24 @@ def read_batch(completions: Sequence[Any], columns: Mapping[str, Sequence[Any] |
             known[key] = _problem(row, str(len(known)), where)
         items.append((known[key], extract_program(_text(completion, where), known[key])))
     return items
+
+
+def read_problem(row: Mapping[str, Any]) -> Problem:
+    """The problem of one row of a data set, as TRL hands it to an environment.
+
+    Args:
+        row: Its columns: `prompt` and `tests`, and where it has them `entry_point`, `setup_code`, `problem_id` and
+            `public_tests`. Others are left.
+
+    Raises:
+        RowError: The columns are not those of problem rows.
+    """
+    problem_id = "1" if row.get("problem_id") is None else str(row["problem_id"])
+    where = f"problem {problem_id!r}"
+    if row.get("tests") is None:
+        raise RowError(where, "tests", _NO_TESTS)
+    columns = {name: row.get(name) for name in ("tests", "entry_point", "setup_code", public_tests.COLUMN)}
+    return Problem.from_row({"problem_id": problem_id, "prompt": _question(row.get("prompt")), **columns}, where)
 
 
 def _rows(columns: Mapping[str, Sequence[Any] | None], length: int) -> list[dict[str, Any]]:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from trl_rrtf.errors import ConfigError
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
-from trl_rrtf.ranking import PASSED_SCORE, RankConfig, score
+from trl_rrtf.ranking import RankConfig
 from trl_rrtf.rewards.batch import read_batch
+from trl_rrtf.rewards.credit import NO_PROGRAM, Credit, count_unjudged, log_verdicts
 from trl_rrtf.rewards.process_judge import ProcessJudge
-from trl_rrtf.rows.records import Outcome, Verdict
-
-logger = logging.getLogger(__name__)
-
-CREDITS = ("outcome", "tests", "pass")
-"""What a completion is paid for; see [`UnitTestReward`][trl_rrtf.UnitTestReward]."""
+from trl_rrtf.rows.records import Verdict
 
 
 class _UnitTests:
@@ -34,14 +27,19 @@ class _UnitTests:
         credit: str = "outcome",
         name: str = "unit_test_reward",
     ) -> None:
-        if credit not in CREDITS:
-            raise ConfigError(f"`credit`: expected one of {', '.join(CREDITS)}, got {credit!r}")
-        if rank_config is not None and credit != "outcome":
-            raise ConfigError(f"`rank_config`: it scores outcomes, and `credit={credit!r}` does not; leave one of the two out")
+        self._credit = Credit(credit, rank_config)
         self.__name__ = name  # what TRL calls the reward in its logs
-        self.rank_config = rank_config or RankConfig(partial_credit=0.5)
-        self.credit = credit
         self._process_judge = ProcessJudge(judge_config or JudgeConfig())
+
+    @property
+    def credit(self) -> str:
+        """What is paid for."""
+        return self._credit.credit
+
+    @property
+    def rank_config(self) -> RankConfig:
+        """The scores of outcomes."""
+        return self._credit.rank_config
 
     @property
     def judge_config(self) -> JudgeConfig:
@@ -78,8 +76,7 @@ class _UnitTests:
     def _verdicts(self, completions: Sequence[Any], columns: Mapping[str, Sequence[Any] | None]) -> list[Verdict]:
         """Judges the programs; those of a problem one after the other, which is fastest."""
         items = read_batch(completions, columns)
-        verdicts = [Verdict(outcome=Outcome.COMPILE_ERROR, detail="no program in the completion")] * len(items)
-        # The judge would run an empty program, which fails as mildly as one that does something.
+        verdicts = [NO_PROGRAM] * len(items)
         order = sorted((i for i, (_, program) in enumerate(items) if program.strip()), key=lambda i: items[i][0].problem_id)
         judged = self.judge.judge_many(items[i] for i in order) if order else ()
         for i, verdict in zip(order, judged, strict=True):
@@ -93,33 +90,9 @@ class _UnitTests:
         log_extra: Callable[[str, list[Any]], None] | None,
     ) -> list[float | None]:
         """The rewards; outcomes go to the logs."""
-        outcomes = Counter(verdict.outcome for verdict in verdicts)
-        if log_metric is not None and verdicts:
-            for outcome in Outcome:
-                log_metric(f"{self.__name__}/{outcome.label}", outcomes[outcome] / len(verdicts))
-        if log_extra is not None:
-            log_extra(f"{self.__name__}_outcome", [f"{one.outcome.label} {one.passed}/{one.total}" for one in verdicts])
-            log_extra(f"{self.__name__}_detail", [one.detail for one in verdicts])
-        if self._process_judge.count_unjudged(outcomes[Outcome.INFRASTRUCTURE]):
-            logger.warning(
-                "%s: %d of %d completions could not be judged (%s); their reward is None, which TRL leaves out "
-                "(`OnlineDPOTrainer` takes it for 0). Said once: `unjudged` of the reward counts them",
-                self.__name__,
-                outcomes[Outcome.INFRASTRUCTURE],
-                len(verdicts),
-                next(verdict.detail for verdict in verdicts if verdict.outcome is Outcome.INFRASTRUCTURE),
-            )
-        return [self._reward(verdict) for verdict in verdicts]
-
-    def _reward(self, verdict: Verdict) -> float | None:
-        if verdict.outcome is Outcome.INFRASTRUCTURE:
-            return None
-        if self.credit == "outcome":
-            return score(verdict, "student", self.rank_config) / PASSED_SCORE
-        if self.credit == "pass" or verdict.outcome is Outcome.PASSED:
-            return float(verdict.outcome is Outcome.PASSED)
-        # What passed all that it reached and did not get to the end has failed there.
-        return verdict.passed / max(verdict.total, verdict.passed + 1)
+        log_verdicts(self.__name__, verdicts, log_metric, log_extra)
+        count_unjudged(self.__name__, self._process_judge, verdicts)
+        return [self._credit.reward(verdict) for verdict in verdicts]
 
 
 class UnitTestReward(_UnitTests):

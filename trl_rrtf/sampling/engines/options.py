@@ -44,7 +44,30 @@ class TransformersOptions(WeightsOptions):
 
 @dataclass(kw_only=True)
 class VLLMOptions(WeightsOptions):
-    """Of the engine `vllm`."""
+    """Of the engine `vllm`.
+
+    Attributes:
+        tensor_parallel_size: GPUs that share the weights of one model.
+        gpu_memory_utilization: Share of each GPU's memory that vLLM takes, for weights and cache.
+        max_model_len: Longest prompt and candidate together, in tokens, or None for the model's own.
+    """
+
+    tensor_parallel_size: int = option(
+        "For vllm: GPUs that share one model's weights.", default=1, at_least=1, decides_output=False
+    )
+    gpu_memory_utilization: float = option(
+        "For vllm: share of each GPU's memory that it takes, for weights and cache.",
+        default=0.9,
+        above=0,
+        at_most=1,
+        decides_output=False,
+    )
+    max_model_len: int | None = option(
+        "For vllm: longest prompt and candidate together, in tokens; less needs less memory. Default: the model's own.",
+        default=None,
+        at_least=2,
+        decides_output=False,
+    )
 
 
 @dataclass(kw_only=True)
