@@ -1,9 +1,10 @@
-"""What choosing one of n candidates is worth, by each signal of `trl-rrtf select` and by several in a row.
+"""What choosing one of n candidates is worth, by each signal of `trl-rrtf select` and by several, and what repair turns are.
 
 Draws n candidates per problem, judges them on all tests, asks the model for its log-probabilities of them once, and then lets
-every choice choose. Each row of the table is one choice; its difference is paired with one sample, over the problems.
+every choice choose. With `--repair_turns` a candidate that fails its public tests is shown how and written again. Each row of
+the table is one choice or turn; its difference is paired with one sample, over the problems.
 
-    python recipes/benchmarks/best_of_n.py --model models/SmolLM2-135M-Instruct --work runs/best_of_n
+    python recipes/benchmarks/best_of_n.py --model models/SmolLM2-135M-Instruct --work runs/best_of_n --repair_turns 2
     python recipes/benchmarks/best_of_n.py --judged J.jsonl --work runs/best_of_n          # candidates that are judged already
 
 The first test of each problem is public, as the statement's example is; the others stay hidden from every choice. What is done
@@ -13,6 +14,7 @@ is kept in the folder, and the same command goes on there.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -25,11 +27,15 @@ from trl_rrtf import (
     SelectConfig,
     TeacherLogProbsArguments,
     TeacherLogProbsConfig,
+    after_repairs,
     run_judge,
     run_sample,
     run_select,
     run_teacher_log_probs,
 )
+from trl_rrtf.evaluation.statistics import mean_with_interval, paired_difference
+from trl_rrtf.rows.files import stream_rows
+from trl_rrtf.rows.records import CandidateGroup, JudgedGroup
 
 CHOICES = [
     ["public_tests"],
@@ -61,9 +67,26 @@ def judged_candidates(options, work):
         seed=options.seed,
         dtype="float32",  # CPUs without instructions for bfloat16 take many times as long with it
     )
-    run_sample(SampleArguments(options.problems, candidates, limit=options.num_problems), sampling)
-    run_judge(JudgeArguments(candidates, judged), JudgeConfig(timeout=options.timeout))
+    repairs = {"repair_turns": options.repair_turns, "public_tests": options.public_tests} if options.repair_turns else {}
+    judging = JudgeConfig(timeout=options.timeout)
+    arguments = SampleArguments(options.problems, candidates, where=options.where, limit=options.num_problems, **repairs)
+    run_sample(arguments, sampling, judging=judging if repairs else None)
+    run_judge(JudgeArguments(candidates, judged), judging)
     return judged
+
+
+def without_repairs(judged, work):
+    """The file of the first attempts alone: what a choice chooses from."""
+    groups = list(stream_rows(judged, JudgedGroup))
+    if all(candidate.repair_of is None for group in groups for candidate in group.candidates):
+        return judged
+    firsts = [
+        CandidateGroup.from_problem(group, [candidate for candidate in group.candidates if candidate.repair_of is None])
+        for group in groups
+    ]
+    path = work / "firsts.jsonl"
+    path.write_text("".join(json.dumps(group.to_row()) + "\n" for group in firsts))
+    return str(path)
 
 
 def choices_of(options):
@@ -86,8 +109,18 @@ def choose(options, work, scored, by):
     return run_select(arguments, SelectConfig(by=by, **needs), judging), time.perf_counter() - started
 
 
-def table_of(results):
-    """Markdown: one sample, each choice, any of the candidates."""
+def repair_rows(judged):
+    """A row of the table for each repair turn."""
+    first, *turns = after_repairs(stream_rows(judged, JudgedGroup)).values()
+    for number, turn in enumerate(turns, start=1):
+        name = f"after {number} repair turn{'s' if number > 1 else ''}"
+        gain = paired_difference(first, turn)
+        points = f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+        yield f"| {name} | {mean_with_interval(turn)} | {points} | | |"
+
+
+def table_of(results, repairs):
+    """Markdown: one sample, each choice, each repair turn, any of the candidates."""
     best = results[0][1].best_of_n
     lines = [
         "| choice | programs that pass all tests | more than one sample, in points | ties broken by order | seconds |",
@@ -100,6 +133,7 @@ def table_of(results):
         lines.append(
             f"| {', then '.join(by)} (select@{best.n}) | {summary.best_of_n.select} | {difference} | {ties} | {seconds:.0f} |"
         )
+    lines += repairs
     lines.append(f"| any (pass@{best.n}) | {best.any} | | | |")
     return "\n".join(lines)
 
@@ -112,11 +146,13 @@ def main():
     parser.add_argument("--judged", help="judged candidate groups, instead of drawing some")
     drawing = parser.add_argument_group("where candidates are drawn, without --judged")
     drawing.add_argument("--problems", default="recipes/data/composed_problems.jsonl")
+    drawing.add_argument("--where", help="only these problems, such as split=heldout")
     drawing.add_argument("--num_problems", type=int, default=64)
     drawing.add_argument("--n", type=int, default=8, help="candidates per problem")
     drawing.add_argument("--temperature", type=float, default=0.8)
     drawing.add_argument("--top_k", type=int, default=50)
     drawing.add_argument("--max_new_tokens", type=int, default=64)
+    drawing.add_argument("--repair_turns", type=int, default=0, help="turns in which failing candidates are written again")
     drawing.add_argument("--batch_size", type=int, default=8, help="problems that are sampled together")
     parser.add_argument("--public_tests", type=int, default=1, help="tests that are public, the first ones")
     parser.add_argument("--num_inputs", type=int, default=16, help="generated inputs per problem")
@@ -127,12 +163,13 @@ def main():
     if not options.model and not options.judged:
         parser.error("give --model to draw candidates, or --judged")
     options.work.mkdir(parents=True, exist_ok=True)
-    scored = judged_candidates(options, options.work)
+    judged = judged_candidates(options, options.work)
+    firsts = scored = without_repairs(judged, options.work)
     if options.model:
-        judged, scored = scored, str(options.work / "scored.jsonl")
-        run_teacher_log_probs(TeacherLogProbsArguments(judged, scored), TeacherLogProbsConfig(options.model, dtype="float32"))
+        scored = str(options.work / "scored.jsonl")
+        run_teacher_log_probs(TeacherLogProbsArguments(firsts, scored), TeacherLogProbsConfig(options.model, dtype="float32"))
     results = [(by, *choose(options, options.work, scored, by)) for by in choices_of(options)]
-    table = table_of(results)
+    table = table_of(results, list(repair_rows(judged)))
     (options.work / "table.md").write_text(table + "\n")
     print(table)
 
