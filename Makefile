@@ -6,7 +6,7 @@ VENV4 := .venv-transformers4
 MODEL := models/SmolLM2-135M-Instruct
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart test test-transformers4 lint types docs model clean
+.PHONY: quickstart test test-transformers4 test-resolver lint types docs model clean
 
 quickstart: $(MODEL)/config.json  ## The whole loop on a small model: about 15 minutes on 2 CPU cores.
 	$(VENV)/bin/trl-rrtf run --config recipes/quickstart/pipeline.yaml
@@ -16,6 +16,10 @@ test: $(VENV)/.dev  ## The tests, with transformers 5.
 
 test-transformers4: $(VENV4)/.dev  ## The tests, with transformers 4.57.
 	$(VENV4)/bin/python -m pytest
+
+test-resolver: $(VENV)/.dev  ## Whether a resolver finds versions for every extra; asks the package index, by uv.
+	$(VENV)/bin/pip install --quiet uv
+	$(VENV)/bin/python -m pytest tests/test_resolver.py
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
