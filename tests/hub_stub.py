@@ -4,6 +4,7 @@ real one; what it answers follows what `huggingface_hub` asks."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -40,7 +41,10 @@ class HubStub:
                     status, answer = answer
                 if isinstance(answer, bytes):
                     payload = answer
-                    headers = {"ETag": '"0"', "X-Repo-Commit": "0" * 40}
+                    headers = {
+                        "ETag": f'"{hashlib.sha1(answer).hexdigest()}"',
+                        "X-Repo-Commit": "0" * 40,
+                    }  # files are kept by it
                 else:
                     payload = json.dumps({"error": "not found"} if answer is None else answer).encode()
                     headers = {"Content-Type": "application/json"}

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 from tests.export.test_export import ARCHITECTURES, checkpoint, export
 from tests.hub_stub import HubStub
 from tests.test_hub import run
-from trl_rrtf import ConfigError, Draws, LoadError, OnnxCausalLM, SamplingConfig, make_sampler
+from trl_rrtf import ConfigError, Draws, GenerateConfig, LoadError, OnnxCausalLM, SamplingConfig, make_sampler, run_generate
 from trl_rrtf.cli import main
 from trl_rrtf.models.key_value_cache import CACHE
 
@@ -173,6 +173,28 @@ def test_without_optimum_pytorch_exports(llama, tmp_path, monkeypatch):
     ours = make_sampler(SamplingConfig(str(tmp_path / "onnx"), engine="onnx"))
     theirs = make_sampler(SamplingConfig(str(llama), dtype="float32"))
     assert ours.sample(PROMPTS, DRAWN) == theirs.sample(PROMPTS, DRAWN)
+
+
+GENERATE = """
+import sys
+from trl_rrtf.cli import main
+sys.exit(main(["generate", "--model", sys.argv[1], "--prompt", "def f(x):", "--chat", "false", "--max_new_tokens", "6"]))
+"""
+
+
+def test_a_repository_of_the_hub_is_generated_from(exported, tmp_path, monkeypatch):
+    """Against a stand-in for the Hub, which no test machine reaches."""
+    hub = HubStub()
+    files = [path for path in exported.iterdir() if path.is_file()]
+    hub.repos["models/me/tiny-onnx"] = {path.name: path.read_bytes() for path in files}
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    try:
+        shown = run(hub, GENERATE, "me/tiny-onnx")
+    finally:
+        hub.close()
+    assert (
+        shown.splitlines()[0] == run_generate(GenerateConfig(str(exported), "def f(x):", chat=False, max_new_tokens=6)).texts[0]
+    )
 
 
 PUSH = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from trl_rrtf import ConfigError, SamplingConfig
@@ -24,6 +26,51 @@ def test_the_prompt_is_a_users_message_where_the_model_has_a_chat_template(tiny_
     messages = [{"role": "user", "content": "Write add."}]
     greedy = Draws(seeds=[[0]], temperature=0, max_new_tokens=8)
     assert [run_generate(config).texts] == make_sampler(SamplingConfig(str(tiny_model_dir))).sample([messages], greedy)
+
+
+@pytest.mark.parametrize("stop", ["", "e", "er", "\n"])
+def test_a_streamed_text_is_the_same_text(stop, tiny_model_dir, capsys):
+    """Also where it ends before a stop string, nothing of which is shown."""
+    options = {"max_new_tokens": 40, "temperature": 1.0, "seed": 3, "stop_strings": [stop] if stop else []}
+    whole, streamed = (
+        run_generate(GenerateConfig(str(tiny_model_dir), "Write add.", stream=stream, **options)) for stream in (False, True)
+    )
+    assert streamed.texts == whole.texts
+    [text] = whole.texts
+    assert capsys.readouterr().out == f"{text}\n" * 2
+    assert not stop or stop not in text
+
+
+def test_one_text_is_streamed_on_a_terminal_and_several_are_not(tiny_model_dir, monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("transformers.TextStreamer.put", lambda self, value: written.append(value))
+    options = {"max_new_tokens": 4, "temperature": 1.0}
+    texts = run_generate(GenerateConfig(str(tiny_model_dir), "x", num_generations=2, **options)).texts
+    assert not written
+    assert capsys.readouterr().out == "".join(f"{text}\n" for text in texts)
+    run_generate(GenerateConfig(str(tiny_model_dir), "x", **options))
+    assert written
+
+
+def test_an_empty_prompt_begins_as_texts_do(tiny_model_dir, tmp_path, capsys):
+    from transformers import AutoTokenizer
+
+    config = GenerateConfig(str(tiny_model_dir), "", chat=False, max_new_tokens=4)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    if tokenizer("")["input_ids"] == [] and tokenizer.bos_token_id is None:
+        with pytest.raises(ConfigError, match="`prompt`: it is empty, and the tokenizer has no token that begins a text"):
+            run_generate(config)
+        tokenizer.bos_token = tokenizer.eos_token
+        shutil.copytree(tiny_model_dir, tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        config = GenerateConfig(str(tmp_path / "model"), "", chat=False, max_new_tokens=4)
+    assert len(run_generate(config).texts) == 1
+
+
+def test_several_texts_cannot_be_streamed():
+    with pytest.raises(ConfigError, match="`stream`: shows one text, and `num_generations` is 2"):
+        GenerateConfig("m", "x", num_generations=2, temperature=1.0, stream=True)
 
 
 def test_a_device_that_a_checkpoint_would_ignore_is_refused(tiny_model_dir):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,9 @@ MODEL_FILE = "model.onnx"
 
 REPORT_FILE = "export_report.json"
 """What the export measured, in an exported folder; written last."""
+
+CAP_ENTRY, CAP_REASON_ENTRY = "trl_rrtf.usable_positions", "trl_rrtf.usable_positions_reason"
+"""Entries of a graph's metadata, where it is right for shorter texts than the model."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -40,6 +43,24 @@ def choose_provider(device: str | None = None) -> str:
             "cpu`"
         )
     return _PROVIDERS[device]
+
+
+def is_onnx_model(model: str) -> bool:
+    """Whether a folder, or a repository on the Hub, holds an exported model; False where the Hub cannot be asked.
+
+    Args:
+        model: A folder, or a Hub id.
+    """
+    if Path(model).exists():
+        return (Path(model) / MODEL_FILE).is_file()
+    from huggingface_hub import file_exists, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, MODEL_FILE), str):
+        return True
+    try:
+        return bool(file_exists(model, MODEL_FILE))
+    except Exception:  # loading the model will say what is wrong with the name or the network
+        return False
 
 
 def require_onnx_model(folder: str | Path, argument: str = "model") -> Path:
@@ -95,22 +116,57 @@ def make_session(folder: str | Path, provider: str, threads: int | None = None) 
     return session
 
 
+@dataclass(frozen=True)
+class PositionCap:
+    """A length of texts beyond which a graph is wrong, although the model itself is not.
+
+    Attributes:
+        tokens: The longest text that it is right for.
+        reason: Why, in words.
+    """
+
+    tokens: int
+    reason: str
+
+
+def position_cap(session: Any) -> PositionCap | None:
+    """The cap that the export wrote into a graph; None if there is none."""
+    entries = session.get_modelmeta().custom_metadata_map
+    return PositionCap(int(entries[CAP_ENTRY]), entries[CAP_REASON_ENTRY]) if CAP_ENTRY in entries else None
+
+
+def require_within(cap: PositionCap | None, tokens: int) -> None:
+    """Refuses a text that is longer than a graph is right for.
+
+    Raises:
+        ConfigError: It says why, and what to do.
+    """
+    if cap is not None and tokens > cap.tokens:
+        raise ConfigError(
+            f"`model`: this graph is right for texts of up to {cap.tokens} tokens, and there are {tokens}: {cap.reason}. "
+            "Shorten the text (`max_new_tokens` counts), or run the checkpoint in PyTorch"
+        )
+
+
 @dataclass
 class OnnxDecoder:
     """A decoder with a cache, one step at a time; for measuring and comparing.
 
-    `generate` is left to `optimum.onnxruntime.ORTModelForCausalLM`.
+    `generate` is left to [`OnnxCausalLM`][trl_rrtf.OnnxCausalLM].
 
     Attributes:
         session: The session.
+        takes_positions: Whether the graph is told the positions of tokens, and does not count them itself.
     """
 
     session: Any
+    takes_positions: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Reads the names and sizes of the graph's inputs."""
         inputs = {value.name: value for value in self.session.get_inputs()}
-        self._takes_positions = "position_ids" in inputs
+        self.takes_positions = "position_ids" in inputs
+        self._cap = position_cap(self.session)
         self._cache = [value for name, value in inputs.items() if name.startswith("past_key_values")]
         if not self._cache:
             raise LoadError("the graph has no key-value cache; export it with `trl-rrtf export`")
@@ -123,7 +179,12 @@ class OnnxDecoder:
         return cls(make_session(folder, provider, threads))
 
     def step(
-        self, input_ids: np.ndarray[Any, Any], attention_mask: np.ndarray[Any, Any], cache: list[Any] | None = None
+        self,
+        input_ids: np.ndarray[Any, Any],
+        attention_mask: np.ndarray[Any, Any],
+        cache: list[Any] | None = None,
+        *,
+        first_position: int = 0,
     ) -> tuple[np.ndarray[Any, Any], list[Any]]:
         """Runs new tokens.
 
@@ -131,16 +192,21 @@ class OnnxDecoder:
             input_ids: (B, S) the new tokens.
             attention_mask: (B, T) of all tokens, the cached ones too; 0 is padding.
             cache: What the last step returned, None at first.
+            first_position: Position of each row's first token.
 
         Returns:
             (B, S, V) logits in float32, and the cache.
+
+        Raises:
+            ConfigError: The text is longer than the graph is right for.
         """
         batch, length = input_ids.shape
+        require_within(self._cap, first_position + attention_mask.shape[1])
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self._takes_positions:
-            feed["position_ids"] = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)[:, -length:]
+        if self.takes_positions:
+            feed["position_ids"] = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)[:, -length:] + first_position
         if cache is None:
             cache = [np.zeros((batch, value.shape[1], 0, value.shape[3]), dtype=self._dtype) for value in self._cache]
         feed |= {value.name: states for value, states in zip(self._cache, cache, strict=True)}
         logits, *cache = self.session.run(["logits", *(n for n in self._outputs if n.startswith("present"))], feed)
-        return logits.astype(np.float32), cache
+        return logits.astype(np.float32, copy=False), cache

@@ -176,7 +176,7 @@ class GenerateConfig:
     """A prompt and how it is answered.
 
     Attributes:
-        model: An exported ONNX folder, or a checkpoint; or a Hub id of a checkpoint.
+        model: An exported ONNX model or a checkpoint: a folder, or a Hub id.
         prompt: The prompt.
         chat: Whether the prompt becomes a user's message in the model's chat template; by default where it has one.
         device: `cpu` or `cuda`, for ONNX models; by default CUDA where it is.
@@ -185,12 +185,14 @@ class GenerateConfig:
         temperature: 0 is greedy.
         top_p: Nucleus.
         seed: The same seed gives the same texts.
+        stop_strings: A text ends before the first of them.
+        stream: Whether a text is shown as it is written; by default on a terminal, where there is one text.
 
     Raises:
         ConfigError: A value is of a wrong type or out of range, or two contradict each other.
     """
 
-    model: str = option("An exported ONNX folder, or a checkpoint folder or Hub id.", is_input=True)
+    model: str = option("An exported ONNX model or a checkpoint: a folder, or a Hub id.", is_input=True)
     prompt: str = option("The prompt.")
     chat: bool | None = option("Put the prompt into the model's chat template. Default: where the model has one.", default=None)
     device: str | None = option(
@@ -201,11 +203,19 @@ class GenerateConfig:
     temperature: float = option("0 is greedy.", default=0.0, at_least=0)
     top_p: float = option("Nucleus.", default=1.0, above=0, at_most=1)
     seed: int = option("The same seed gives the same texts.", default=0)
+    stop_strings: list[str] = option("A text ends before the first of these.", default_factory=list)
+    stream: bool | None = option(
+        "Show the text as it is written. Default: on a terminal, where there is one text.", default=None
+    )
 
     def __post_init__(self) -> None:
         """Checks the values."""
         check_options(self)
         _check_greedy(self.temperature, self.num_generations)
+        if self.stream and self.num_generations > 1:
+            raise ConfigError(
+                f"`stream`: shows one text, and `num_generations` is {self.num_generations}; leave one of them out"
+            )
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import AutoTokenizer
+from transformers.generation.streamers import BaseStreamer
 
 from trl_rrtf.models.onnx_causal_lm import OnnxCausalLM
 from trl_rrtf.rows.records import Messages
@@ -23,10 +24,10 @@ class OnnxSampler(TransformersSampler):
         tokenizer: Its tokenizer.
     """
 
-    def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
-        """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.draws.Sampler.sample]."""
+    def sample(self, prompts: Sequence[str | Messages], draws: Draws, streamer: BaseStreamer | None = None) -> list[list[str]]:
+        """Draws texts, as the engine `transformers` does."""
         with one_torch_thread():
-            return super().sample(prompts, draws)
+            return super().sample(prompts, draws, streamer)
 
 
 def load_sampler(model: str, options: OnnxOptions) -> OnnxSampler:

@@ -20,6 +20,7 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.generation.streamers import BaseStreamer
 
 from trl_rrtf.errors import ConfigError
 from trl_rrtf.models.key_value_cache import CACHE
@@ -53,11 +54,16 @@ class TransformersSampler:
     """After so many new tokens, rows that have ended leave the batch."""
 
     @torch.inference_mode()
-    def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
+    def sample(self, prompts: Sequence[str | Messages], draws: Draws, streamer: BaseStreamer | None = None) -> list[list[str]]:
         """Draws texts, see [`Sampler.sample`][trl_rrtf.sampling.draws.Sampler.sample].
 
+        Args:
+            prompts: The prompts.
+            draws: Seeds and settings.
+            streamer: Gets the tokens as they are drawn, where a single text is.
+
         Raises:
-            ConfigError: A prompt is messages and the tokenizer has no chat template.
+            ConfigError: A prompt is messages and the tokenizer has no chat template, or has no token.
         """
         num_generations = len(draws.seeds[0])
         inputs = self._repeat(self._encode(prompts), num_generations)
@@ -67,7 +73,7 @@ class TransformersSampler:
             choice = SeededChoice(row_seeds, inputs["input_ids"].shape[1], draws.max_new_tokens)
             processors = LogitsProcessorList([*_warpers(draws), choice])
         with self._own_defaults():
-            texts = self._generate(inputs, processors, choice, draws.max_new_tokens, list(draws.stop_strings))
+            texts = self._generate(inputs, processors, choice, draws.max_new_tokens, list(draws.stop_strings), streamer)
         texts = [cut_at_stop(text, draws.stop_strings) for text in texts]
         return [texts[i : i + num_generations] for i in range(0, len(texts), num_generations)]
 
@@ -78,8 +84,10 @@ class TransformersSampler:
         choice: SeededChoice | None,
         max_new_tokens: int,
         stop_strings: list[str],
+        streamer: BaseStreamer | None,
     ) -> list[str]:
         """Runs `generate` piece by piece; rows that have ended leave the batch in between, so that it gets smaller."""
+        tokens_per_piece = self._tokens_per_piece if streamer is None else max_new_tokens  # a streamer ends with each piece
         stops = {"stop_strings": stop_strings, "tokenizer": self.tokenizer} if stop_strings else {}
         prompt_length = inputs["input_ids"].shape[1]
         texts = [""] * len(inputs["input_ids"])
@@ -91,8 +99,9 @@ class TransformersSampler:
                 **stops,
                 do_sample=False,
                 logits_processor=processors,
-                max_new_tokens=min(self._tokens_per_piece, max_new_tokens - drawn),
+                max_new_tokens=min(tokens_per_piece, max_new_tokens - drawn),
                 return_dict_in_generate=True,
+                streamer=streamer,
             )
             answers = output.sequences[:, prompt_length:]
             # Many tokenizers of transformers 4 clean up spaces by default, for prose: it makes `' '` of a program `''`.
@@ -163,6 +172,7 @@ class TransformersSampler:
             else:
                 chat = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
                 rendered.append(chat["input_ids"])
+            rendered[-1] = rendered[-1] or self._beginning()
         width = max(map(len, rendered))
         padding = [width - len(ids) for ids in rendered]
         return {
@@ -174,6 +184,12 @@ class TransformersSampler:
                 [[0] * pad + [1] * len(ids) for pad, ids in zip(padding, rendered, strict=True)], device=self.device
             ),
         }
+
+    def _beginning(self) -> list[int]:
+        """What a text without a token begins with."""
+        if self.tokenizer.bos_token_id is None:
+            raise ConfigError("`prompt`: it is empty, and the tokenizer has no token that begins a text; give one that is not")
+        return [self.tokenizer.bos_token_id]
 
 
 def load_sampler(model: str, options: TransformersOptions) -> TransformersSampler:
