@@ -116,7 +116,7 @@ STAGES = {
         help_note="Shorter: trl-rrtf compare A.json B.json",
     ),
     "export": Stage(
-        "an ONNX model, from a checkpoint: quantised, proved equal",
+        "an ONNX model, from a checkpoint: in any precision, compared with PyTorch",
         ("trl_rrtf.export.config:ExportArguments", "trl_rrtf.export.config:ExportConfig"),
         "trl_rrtf.export.stage:run_export",
     ),

@@ -116,9 +116,31 @@ def test_a_streamer_gets_the_text(exported):
     assert streamer.text == tokenizer.decode(output)
 
 
+def test_the_loss_and_kept_logits_are_those_of_pytorch(llama, exported):
+    ids = torch.randint(3, 50, (2, 9), generator=torch.Generator().manual_seed(2))
+    labels = ids.masked_fill(torch.arange(9) < 4, -100)
+    ours, theirs = (
+        model(input_ids=ids, labels=labels, return_dict=False)
+        for model in (OnnxCausalLM.from_pretrained(exported), AutoModelForCausalLM.from_pretrained(llama).eval())
+    )
+    assert len(ours) == len(theirs)
+    torch.testing.assert_close(ours[0], theirs[0].detach(), atol=1e-5, rtol=1e-5)
+    last = OnnxCausalLM.from_pretrained(exported)(input_ids=ids, logits_to_keep=2).logits
+    torch.testing.assert_close(last, theirs[1][:, -2:].detach(), atol=2e-5, rtol=0)
+
+
 def test_what_an_onnx_model_cannot_do_is_refused(exported, tmp_path):
     model = OnnxCausalLM.from_pretrained(exported)
     ids = torch.ones(1, 3, dtype=torch.long)
+    assert model.to("cpu").float().eval() is model
+    with pytest.raises(ConfigError, match=r"stays on cpu in torch\.float32"):
+        model.half()
+    with pytest.raises(ConfigError, match="`attention_mask`: expected an entry for each of the 0 cached and 3 new tokens"):
+        model(input_ids=ids, attention_mask=ids[:, :2])
+    with pytest.raises(ConfigError, match=r"`input_ids`: expected ids from 0 to \d+, got up to 100000"):
+        model(input_ids=ids * 100_000)
+    with pytest.raises(ConfigError, match="`threads`: expected at least 1"):
+        OnnxCausalLM.from_pretrained(exported, threads=0)
     with pytest.raises(ConfigError, match="`output_hidden_states`"):
         model(input_ids=ids, output_hidden_states=True)
     with pytest.raises(ConfigError, match="`cache_implementation`: an ONNX model takes a dynamic cache"):

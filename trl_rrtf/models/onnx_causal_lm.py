@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,8 +84,10 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
 
         Raises:
             LoadError: It is not there, or not complete.
-            ConfigError: CUDA was asked for and is not there.
+            ConfigError: CUDA was asked for and is not there, or `threads` is below 1.
         """
+        if threads is not None and threads < 1:
+            raise ConfigError(f"`threads`: expected at least 1, or None for one per core, got {threads}")
         provider = choose_provider(device)
         folder = require_onnx_model(_folder_of(model, revision))
         if provider == "CUDAExecutionProvider" and not torch.cuda.is_available():
@@ -116,6 +118,17 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         """
         raise ConfigError("`save_pretrained`: an exported model is saved already; copy its folder, or export again")
 
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `half`, `cuda` and their like come down to: a graph stays where it is, in its precision."""
+        own = torch.empty(0, dtype=self.dtype, device=self.device)
+        moved = function(own)
+        if (moved.device.type, moved.dtype) != (own.device.type, own.dtype):
+            raise ConfigError(
+                f"an exported model stays on {own.device.type} in {own.dtype}; load it with `device`, or export it in another "
+                "precision"
+            )
+        return self
+
     def forward(
         self,
         input_ids: Tensor,
@@ -123,25 +136,33 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         position_ids: Tensor | None = None,
         cache: DynamicCache | None = None,
         past_key_values: DynamicCache | None = None,
+        labels: Tensor | None = None,
         use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
         **unused: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Runs new tokens.
 
         Args:
             input_ids: (B, S) the new tokens.
             attention_mask: (B, T) of all tokens, the cached ones too; 0 is padding, on the left. By default there is none.
-            position_ids: (B, S); by default those that the mask gives.
+            position_ids: (B, S); by default the mask is counted, so that padding has none. (Without a mask's count, PyTorch's
+                models number the padding too; `generate` counts the mask for both.)
             cache: Keys and values of the T - S tokens before; it is extended in place.
             past_key_values: The same under the name that it had before transformers 5.24.
+            labels: (B, S) token ids for a loss, -100 where there is none.
             use_cache: Whether the extended cache is returned; by default it is.
-            unused: What transformers passes to every model, such as `return_dict`.
+            logits_to_keep: Only the logits of the last so many tokens are returned; 0 for all.
+            return_dict: False for a plain tuple.
+            unused: What else transformers passes to every model.
 
         Returns:
-            Logits (B, S, V) in float32, and the cache.
+            Logits (B, S, V) in float32, the cache, and with `labels` the mean loss.
 
         Raises:
-            ConfigError: The cache is of another kind, or there is something to compute that the graph does not.
+            ConfigError: A token is beyond the vocabulary, the mask has not one entry per token, the cache is of another kind,
+                or there is something to compute that the graph does not.
         """
         cache = past_key_values if cache is None else cache
         _refuse(unused)
@@ -155,6 +176,13 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         batch, length = input_ids.shape
         if attention_mask is None:
             attention_mask = torch.ones(batch, past + length, dtype=torch.long, device=self.device)
+        if tuple(attention_mask.shape) != (batch, past + length):
+            raise ConfigError(
+                f"`attention_mask`: expected an entry for each of the {past} cached and {length} new tokens of {batch} rows, "
+                f"got shape {tuple(attention_mask.shape)}"
+            )
+        if length and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self._vocabulary:
+            raise ConfigError(f"`input_ids`: expected ids from 0 to {self._vocabulary - 1}, got up to {int(input_ids.max())}")
         if position_ids is None:
             position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
         position_ids = position_ids.expand(batch, -1)  # transformers may give one row for all
@@ -166,7 +194,11 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         else:
             logits, *new = self._run(inputs, states)
         _replace(cache, new)
-        return CausalLMOutputWithPast(logits=logits.float(), **({} if use_cache is False else {CACHE: cache}))
+        logits = logits.float()
+        loss = None if labels is None else self.loss_function(logits=logits, labels=labels, vocab_size=self._vocabulary)
+        kept = logits[:, -logits_to_keep:] if logits_to_keep else logits
+        output = CausalLMOutputWithPast(loss=loss, logits=kept, **({} if use_cache is False else {CACHE: cache}))
+        return output.to_tuple() if return_dict is False else output
 
     def _run(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
         """Logits and the extended keys and values; inputs and outputs are torch's tensors, nothing is copied."""

@@ -11,7 +11,7 @@ import numpy as np
 from trl_rrtf.errors import ConfigError, LoadError
 
 MODEL_FILE = "model.onnx"
-"""The graph in an exported folder; weights of more than 2 GB lie beside it, in `model.onnx_data`."""
+"""The graph in an exported folder; weights of more than 600 MB lie beside it, in `model.onnx_data`."""
 
 REPORT_FILE = "export_report.json"
 """What the export measured, in an exported folder; written last."""
