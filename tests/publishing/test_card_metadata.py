@@ -13,7 +13,9 @@ from trl_rrtf.export.config import ExportConfig
 from trl_rrtf.export.model_card import write_onnx_card
 from trl_rrtf.export.report import Parity
 from trl_rrtf.models.hub import hub_id, told_name
+from trl_rrtf.publishing.card import CardFacts, compose_card
 from trl_rrtf.ranking.card import GroupStatistics, data_card
+from trl_rrtf.rows.records import RankedGroup
 from trl_rrtf.training.config import RRTFConfig
 from trl_rrtf.training.model_card import write_model_card
 
@@ -114,6 +116,70 @@ def test_the_card_of_an_export(folder, model, base_model):
     assert f"# {told_name(model)}, fp32" in text
     assert "None" not in text
     assert "/somewhere" not in text
+    assert "library_name" not in data.to_dict(), "neither Optimum nor transformers alone runs it in every release"
+    assert {"onnx", "onnxruntime", "rrtf", "fp32"} <= set(data.tags)
+
+
+def composed(card, **facts):
+    dropped = compose_card(
+        card, CardFacts(repo_id="me/pushed", local_name="out", **facts), lambda name, kind: "gone" not in name
+    )
+    return card.text, dropped
+
+
+def test_a_pushed_card_names_what_is_linked_and_no_local_name(folder):
+    text, _ = composed(trained_card(folder, "here/coder", "data/groups.jsonl"), base_model="me/tiny", dataset_id="me/groups")
+    assert "A fine-tuned version of [me/tiny](https://huggingface.co/me/tiny), trained with" in text
+    assert "`trl_rrtf` on [me/groups](https://huggingface.co/datasets/me/groups)." in text
+    assert "local" not in text
+    text, _ = composed(trained_card(folder, "org/coder", None), base_model="me/tiny")
+    assert "A fine-tuned version of [me/tiny](https://huggingface.co/me/tiny), trained with" in text
+
+
+def test_a_pushed_card_says_local_where_nothing_is_linked(folder):
+    for facts in ({}, {"base_model": "me/gone", "dataset_id": "me/gone"}):
+        text, dropped = composed(trained_card(folder, "here/coder", "data/groups.jsonl"), **facts)
+        assert "A fine-tuned version of a local model, `coder`" in text
+        assert "on local data, `groups.jsonl`." in text
+        assert len(dropped) == len(facts)
+
+
+def test_somebody_elses_card_is_not_rewritten(folder):
+    own = "# out\n\nA fine-tuned version of a local model, `x` on local data, `y`.\n"
+    text, _ = composed(ModelCard(f"---\n{{}}\n---\n\n{own}"), base_model="me/tiny", dataset_id="me/groups")
+    assert own in text
+
+
+def test_the_pushed_card_of_an_export_has_the_repositorys_name(folder):
+    report = SimpleNamespace(
+        provider="CPU", parity=Parity(*[0.1] * 9), sizes=SimpleNamespace(bytes=1e6), versions={"onnx": "1"}
+    )
+    write_onnx_card(folder, "here/coder", ExportConfig(), report)
+    text, _ = composed(ModelCard.load(folder / "README.md"), base_model="me/tiny", relation="quantized")
+    assert "# pushed, fp32, for ONNX Runtime\n" in text
+    assert "[me/tiny](https://huggingface.co/me/tiny) as a " in text
+    assert "`coder`" not in text
+    assert 'from_pretrained("me/pushed")' in text
+
+
+def test_the_data_card_tells_each_column_and_counts_repairs(folder):
+    first = {**ranked_row(3), "models": ["t", "s", "s"], "outcomes": ["passed", "failed", "passed"]}
+    rows = [{**first, "repair_of": [None, None, 1], "problem_id": "p/1", "license": "mit"}, {**ranked_row(2), "mine": 3}]
+    path = folder / "groups.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def text():
+        card = data_card(GroupStatistics.of(path), name="g", repo_id=None, license=None, input=str(path), plots=False)
+        return card.text
+
+    for name in (*RankedGroup.COLUMNS, "repair_of", "problem_id", "license"):
+        assert f"\n- `{name}`: " in text()
+    assert "\nFurther columns, as the rows had them: `mine`.\n" in text()
+    assert "| candidates of source `student` that repair another one | 1 |\n| candidates of `s` | 2 |" in text()
+    path.write_text(json.dumps(ranked_row(2)))
+    assert "\n- `sources`: " in text()
+    for absent in ("Further columns", "repair", "`models`", "`outcomes`"):
+        assert absent not in text()
 
 
 def test_the_data_card_loads_what_it_names_and_tells_no_folder(folder):

@@ -204,6 +204,7 @@ def test_the_card_tells_the_hub_of_relations_and_evaluations(hub, files):
     for text in (
         "\n# coder\n",
         'model="me/coder"',
+        "`trl_rrtf` on [me/groups](https://huggingface.co/datasets/me/groups).",
         "| [HumanEval](https://huggingface.co/datasets/openai/openai_humaneval) | 164 | pass@1 | 16.5% [12.0%, 21.0%] |",
         "| `own problems.jsonl` (a local file) | 1 | pass@1 | 0.0% [0.0%, 0.0%] |",
         "Isolation of the programs: ",

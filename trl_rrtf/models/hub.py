@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trl_rrtf.errors import OutputError
+from trl_rrtf.errors import ConfigError, OutputError
 
 NOT_PUSHED = (
     *("_*", ".*", "checkpoint-*", "torn-checkpoint-*", "runs/*", "wandb/*"),  # a training's own
@@ -18,6 +18,7 @@ NOT_PUSHED = (
 pickled `training_args.bin` holds `hub_token`)."""
 
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_LICENSE = re.compile(r"[a-z0-9.-]+")
 _DATA_ON_HUB = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(?:@.+?)?/.+")
 _FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv", ".txt", ".arrow")
 
@@ -25,6 +26,19 @@ _FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv", ".txt", ".arrow")
 def is_repository_id(name: str) -> bool:
     """Whether a name is spelled `owner/name`, as repositories on the Hub are."""
     return _REPOSITORY.fullmatch(name) is not None and not name.endswith((".git", ".ipynb")) and ".." not in name
+
+
+def check_license(license: str | None, argument: str = "license") -> None:
+    """Refuses a licence that is not spelled as the Hub's identifiers are; huggingface_hub has no list of them.
+
+    Raises:
+        ConfigError: It is not of lower-case letters, digits, `.` and `-`.
+    """
+    if license is not None and _LICENSE.fullmatch(license) is None:
+        raise ConfigError(
+            f"`{argument}`: expected one of the Hub's identifiers, in lower-case letters, digits, `.` and `-`, such as "
+            f"apache-2.0, mit or other (https://huggingface.co/docs/hub/repositories-licenses), got {license!r}"
+        )
 
 
 def hub_id(name: str | None) -> str | None:

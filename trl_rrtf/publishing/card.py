@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,14 @@ _BEGIN, _END = "<!-- trl-rrtf push: begin -->", "<!-- trl-rrtf push: end -->"
 _OWN_TAG = "rrtf"
 _LATER_SECTIONS = ("\n## Versions\n", "\n## Citation\n")
 """What stands behind the evaluations, in the cards of this package."""
+
+# Sentences of training/model_card.md and export/model_card.md.
+_LOCAL_BASE = re.compile(
+    r"(?<=A fine-tuned version of )(?:a local model, `[^`\n]+`|\[[^\]\n]+\]\(https://huggingface\.co/[^)\n]+\))"
+)
+_LOCAL_DATA = re.compile(r" on local data, `[^`\n]+`")
+_LOCAL_EXPORTED = re.compile(r"^`[^`\n]+`(?= as a \w+ ONNX graph )", re.MULTILINE)
+_EXPORT_TITLE = re.compile(r"^# .+(?=, \w+, for ONNX Runtime$)", re.MULTILINE)
 
 Exists = Callable[[str, str], bool]
 """Whether a repository (`owner/name`, `model` or `dataset`) is on the Hub."""
@@ -101,6 +110,7 @@ def compose_card(card: ModelCard, facts: CardFacts, exists: Exists) -> list[str]
     _add_results(card, facts, exists, dropped)
     if is_own:
         text = _with_repository(text, facts)
+        text = _with_origin(text, base_models, facts.dataset_id if facts.dataset_id in datasets else None)
     card.text = _with_sections(text, [*facts.sections, _origin(base_models, datasets)])
     return dropped
 
@@ -130,7 +140,19 @@ def _with_repository(text: str, facts: CardFacts) -> str:
     title = facts.repo_id.split("/")[1]
     text = text.replace(f"\n# {facts.local_name}\n", f"\n# {title}\n", 1)
     text = text.replace(f'model="{facts.local_name}"', f'model="{facts.repo_id}"')
+    text = _EXPORT_TITLE.sub(f"# {title}", text, count=1)
     return text.replace("path/or/hub-id", facts.repo_id)
+
+
+def _with_origin(text: str, base_models: list[str], dataset_id: str | None) -> str:
+    """What a card of this package tells of local models and data, by the names that the metadata now have for them."""
+    if len(base_models) == 1:
+        link = f"[{base_models[0]}](https://huggingface.co/{base_models[0]})"
+        text = _LOCAL_BASE.sub(link, text, count=1)
+        text = _LOCAL_EXPORTED.sub(link, text, count=1)
+    if dataset_id is not None:
+        text = _LOCAL_DATA.sub(f" on [{dataset_id}](https://huggingface.co/datasets/{dataset_id})", text, count=1)
+    return text
 
 
 def _origin(base_models: list[str], datasets: list[str]) -> str:

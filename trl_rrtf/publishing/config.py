@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.models.hub import is_repository_id
+from trl_rrtf.models.hub import check_license, is_repository_id
 from trl_rrtf.options import check_options, option, refuse_idle
 
 _PLACES = {"model": "repo_id", "ranked_groups": "dataset_repo_id", "export": "export_repo_id"}
@@ -34,8 +34,8 @@ class PushConfig:
         output: Folder for what a dry run composes, or None.
 
     Raises:
-        ConfigError: A value is of a wrong type, nothing is to be pushed, a place is missing or no `owner/name`, or an option
-            would do nothing.
+        ConfigError: A value is of a wrong type, nothing is to be pushed, a place is missing or no `owner/name`, a licence is
+            not spelled as the Hub spells them, or an option would do nothing.
     """
 
     model: str | None = option("Folder of a trained model.", default=None, is_input=True)
@@ -55,7 +55,9 @@ class PushConfig:
     collection: str | None = option("Title of the collection that holds all of them.", default=None)
     namespace: str | None = option("Owner of the collection. Default: that of the first repository.", default=None)
     private: bool | None = option(
-        "Whether new repositories and the collection are private. Default: the owner's, and a public collection.", default=None
+        "true: new repositories and the collection are private; false: they are public. Default: repositories as the owner's "
+        "settings on the Hub say, the collection public.",
+        default=None,
     )
     license: str | None = option("Licence of model and export, as the Hub names it (apache-2.0).", default=None)
     dataset_license: str | None = option("Licence of the ranked groups.", default=None)
@@ -75,6 +77,8 @@ class PushConfig:
             raise ConfigError(f"`export_repo_id`: {self.repo_id} is the model's repository; give the export one of its own")
         if self.base_model is not None and not is_repository_id(self.base_model):
             raise ConfigError(f"`base_model`: expected a Hub id, `owner/name`, got {self.base_model}")
+        check_license(self.license, "license")
+        check_license(self.dataset_license, "dataset_license")
         if not (self.model or self.export):
             refuse_idle(self, ("base_model", "license"), "neither `model` nor `export` is given")
             if self.evaluations:

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult
 
 from trl_rrtf.evaluation.result import Evaluation
 from trl_rrtf.models.hub import hub_id, told_name
+from trl_rrtf.publishing.folder import without_paths
 
 _SAMPLING = ("num_generations", "temperature", "top_p", "top_k", "max_new_tokens", "prompt_style", "seed")
 """Settings that a reader needs to get the same figure."""
@@ -108,7 +109,7 @@ def _on_hub(given: str, evaluation: Evaluation) -> tuple[str | None, str | None,
 
 def _part(settings: Mapping[str, Any], count: int) -> str:
     where = f"those with {settings['where']}" if settings.get("where") else ""
-    limit = f"the first {count}" if settings.get("limit") else ""
+    limit = ("the first one" if count == 1 else f"the first {count}") if settings.get("limit") else ""
     return ", ".join(filter(None, [where, limit]))
 
 
@@ -222,4 +223,4 @@ def portable(evaluation: Evaluation, repo_id: str) -> dict[str, Any]:
     """
     values = evaluation.to_json()
     told = {name: told_name(str(values["settings"][name])) for name in ("problems", "input") if name in values["settings"]}
-    return {**values, "settings": {**values["settings"], **told, "model": repo_id}}
+    return {**values, "settings": without_paths({**values["settings"], **told, "model": repo_id})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from trl_rrtf.evaluation.result import Evaluation
 from trl_rrtf.models.hub import create_repository, hub_errors, hub_id, push_folder
 from trl_rrtf.models.onnx_runtime import MODEL_FILE, REPORT_FILE
 from trl_rrtf.models.paths import base_model, model_fingerprint, require_model
+from trl_rrtf.models.private_text import own_places, refuse_private_rows, refuse_private_text
 from trl_rrtf.options import check_paths
 from trl_rrtf.publishing.card import CardFacts, card_text, compose_card, read_card
 from trl_rrtf.publishing.config import PushConfig
@@ -29,7 +31,7 @@ from trl_rrtf.publishing.eval_results import (
     portable,
     problem_set,
 )
-from trl_rrtf.publishing.folder import files_to_push, lay_out, refuse_secrets
+from trl_rrtf.publishing.folder import WEIGHTS, files_to_push, lay_out
 from trl_rrtf.ranking.hub import COMMIT_MESSAGE, write_data_set
 from trl_rrtf.rows.files import check_rows, fingerprint, output_errors, read_object, write_json, write_text
 from trl_rrtf.rows.records import RankedGroup
@@ -37,7 +39,6 @@ from trl_rrtf.rows.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx")
 _OWN_RESULTS = ".eval_results/trl_rrtf_"
 """Begins the names of evaluations that this command uploads, and of those that a later push may remove."""
 
@@ -72,7 +73,7 @@ class PushSummary(Summary):
         files = {repository: len(names) for repository, names in self.files.items()}
         told = self.addresses or {name: "\n".join(names) for name, names in self.files.items()}
         return {
-            **{f"{name} ({files[name]} files)": value for name, value in told.items()},
+            **{f"{name} ({files[name]} file{'s' * (files[name] != 1)})": value for name, value in told.items()},
             **({"collection": self.collection} if self.collection else {}),
             "evaluations": self.evaluations,
             "benchmarks in .eval_results": self.eval_results,
@@ -113,11 +114,12 @@ def run_push(config: PushConfig) -> PushSummary:
         OutputError: The Hub cannot be reached, or refused: what is done and what is left is named.
     """
     check_paths(config)
-    parts, notes = _checked(config)
+    places = _places(config)
+    parts, notes = _checked(config, places)
     with _layout(config) as root:
         for part in parts:
             part.folder = root / f"{part.repo_type}s" / part.repo_id
-            notes += _lay_out(part, config)
+            notes += _lay_out(part, config, places)
         if not config.dry_run:
             for part in parts:
                 create_repository(
@@ -126,7 +128,7 @@ def run_push(config: PushConfig) -> PushSummary:
         hub = _DryHub() if config.dry_run else _Hub()
         for part in parts:
             if part.repo_type == "model":
-                notes += _compose(part, parts, config, hub)
+                notes += _compose(part, parts, config, hub, places)
         files = {
             part.repo_id: sorted(path.relative_to(part.folder).as_posix() for path in part.folder.rglob("*") if path.is_file())
             for part in parts
@@ -164,21 +166,28 @@ def _layout(config: PushConfig) -> Iterator[Path]:
         raise
 
 
-def _checked(config: PushConfig) -> tuple[list[_Part], list[str]]:
+def _places(config: PushConfig) -> tuple[str, ...]:
+    """Folders of this machine that nothing that is pushed may tell."""
+    given = (config.model, config.ranked_groups, config.export, *config.evaluations)
+    return own_places(*(path for path in given if path))
+
+
+def _checked(config: PushConfig, places: tuple[str, ...]) -> tuple[list[_Part], list[str]]:
     """What is to be pushed, once all of it was looked at, and what is to be said of it."""
     parts, notes = list[_Part](), list[str]()
     if config.model and config.repo_id:
-        parts.append(_Part("model", _model_folder(config.model, "model"), config.repo_id, "model"))
+        parts.append(_Part("model", _model_folder(config.model, "model", places), config.repo_id, "model"))
     if config.ranked_groups and config.dataset_repo_id:
         if not Path(config.ranked_groups).exists():
             raise LoadError(f"`ranked_groups`: there is no `{config.ranked_groups}` here; give a file of `trl-rrtf rank`")
         check_rows(config.ranked_groups, RankedGroup)
+        refuse_private_rows(config.ranked_groups, places)
         parts.append(_Part("ranked groups", Path(config.ranked_groups), config.dataset_repo_id, "dataset"))
     if config.export and config.export_repo_id:
-        folder = _model_folder(config.export, "export")
+        folder = _model_folder(config.export, "export", places)
         _require_export_of(folder, config.model)
         parts.append(_Part("export", folder, config.export_repo_id, "model"))
-    _share_out(config.evaluations, [part for part in parts if part.repo_type == "model"])
+    _share_out(config.evaluations, [part for part in parts if part.repo_type == "model"], places)
     if config.model and config.ranked_groups and not _was_trained_on(Path(config.model), config.ranked_groups):
         notes.append(
             f"`{config.model}` was trained on other data than `{config.ranked_groups}`, so its card does not name these groups"
@@ -186,20 +195,28 @@ def _checked(config: PushConfig) -> tuple[list[_Part], list[str]]:
     return parts, notes
 
 
-def _model_folder(given: str, argument: str) -> Path:
+def _model_folder(given: str, argument: str, places: tuple[str, ...]) -> Path:
     if hub_id(given):
         raise LoadError(f"`{argument}`: `{given}` is no folder here, and what is on the Hub need not be pushed; give a folder")
     require_model(given, argument)
     folder = Path(given)
-    if argument == "export" and not all((folder / name).is_file() for name in (MODEL_FILE, REPORT_FILE)):
-        raise LoadError(f"`export`: `{given}` holds no {MODEL_FILE} with its {REPORT_FILE}; make it with `trl-rrtf export`")
-    if not any(name.endswith(_WEIGHTS) for name in files_to_push(folder)):
+    is_export = all((folder / name).is_file() for name in (MODEL_FILE, REPORT_FILE))
+    if argument == "model" and is_export:
         raise LoadError(
-            f"`{argument}`: the folder `{given}` holds no weights ({', '.join(_WEIGHTS)}); is the model saved there?"
+            f"`model`: `{given}` is an export (it holds {MODEL_FILE} with its {REPORT_FILE}); give it with `--export {given} "
+            "--export_repo_id owner/name`"
+        )
+    if argument == "export" and not is_export:
+        raise LoadError(f"`export`: `{given}` holds no {MODEL_FILE} with its {REPORT_FILE}; make it with `trl-rrtf export`")
+    if not any(name.endswith(WEIGHTS) for name in files_to_push(folder)):
+        raise LoadError(
+            f"`{argument}`: the folder `{given}` holds no weights ({', '.join(WEIGHTS)}); is the model saved there?"
         )
     card = read_card(folder, folder.name)
-    header = card.content.count("\n") - card.text.count("\n")  # what stands in the metadata is looked at one by one
-    refuse_secrets("\n" * header + card.text, folder / "README.md", folder)
+    path = folder / "README.md"
+    content = path.read_text(encoding="utf-8") if path.is_file() else card.text
+    header = content.count("\n") - card.text.count("\n")  # what stands in the metadata is looked at one by one
+    refuse_private_text("\n" * header + card.text, path, places)
     return folder
 
 
@@ -215,15 +232,20 @@ def _require_export_of(folder: Path, model: str | None) -> None:
         )
 
 
-def _share_out(files: list[str], parts: list[_Part]) -> None:
+def _share_out(files: list[str], parts: list[_Part], places: tuple[str, ...]) -> None:
     """Gives each evaluation to the model that it is of.
 
     Raises:
-        ConfigError: It is of none of them.
+        ConfigError: It is of none of them, or tells what may not leave this machine.
     """
     of_model = {model_fingerprint(str(part.source)): part for part in parts} if files else {}
     for file in files:
         evaluation = Evaluation.load(file, "evaluations")
+        if evaluation.best_of_n:
+            raise ConfigError(
+                f"`evaluations`: `{file}` is of `trl-rrtf select`: it measures a choice among candidates "
+                f"(select@{evaluation.best_of_n.get('n')}), not the model; leave it out"
+            )
         made_of = evaluation.fingerprints.get("model_fingerprint", "")
         if made_of not in of_model:
             told = evaluation.settings.get("model", "a model that it does not name")
@@ -232,7 +254,9 @@ def _share_out(files: list[str], parts: list[_Part]) -> None:
                 f"`evaluations`: `{file}` is of another model ({told}) than {folders} now holds: its fingerprint is "
                 f"{made_of or 'not recorded'}, and expected is {' or '.join(of_model)}; leave it out, or evaluate again"
             )
-        mine = of_model[made_of].evaluations
+        part = of_model[made_of]
+        refuse_private_text(json.dumps(portable(evaluation, part.repo_id), indent=2), file, places)
+        mine = part.evaluations
         if evaluation in mine.values():
             raise ConfigError(f"`evaluations`: `{file}` holds the same result as another one that is given; leave it out")
         name, number = Path(file).stem, 2
@@ -250,16 +274,16 @@ def _was_trained_on(model: Path, ranked_groups: str) -> bool:
     return recorded in (None, fingerprint(ranked_groups))
 
 
-def _lay_out(part: _Part, config: PushConfig) -> list[str]:
+def _lay_out(part: _Part, config: PushConfig, places: tuple[str, ...]) -> list[str]:
     """What needs no network; returns what is to be said of it."""
     part.folder.mkdir(parents=True)
     if part.repo_type == "model":
-        return lay_out(part.source, part.folder, base_model=config.base_model)
+        return lay_out(part.source, part.folder, base_model=config.base_model, places=places)
     write_data_set(str(part.source), part.folder, repo_id=part.repo_id, license=config.dataset_license)
     return []
 
 
-def _compose(part: _Part, parts: list[_Part], config: PushConfig, hub: _Hub | _DryHub) -> list[str]:
+def _compose(part: _Part, parts: list[_Part], config: PushConfig, hub: _Hub | _DryHub, places: tuple[str, ...]) -> list[str]:
     """Writes the evaluations and the card of a model's repository; returns what the card leaves out."""
     _write_evaluations(part, hub)
     card = read_card(part.source, part.repo_id.split("/")[1])
@@ -267,7 +291,7 @@ def _compose(part: _Part, parts: list[_Part], config: PushConfig, hub: _Hub | _D
     composed = part.folder / "README.md"
     composed.unlink(missing_ok=True)  # a link to the folder's own
     text = card_text(card)
-    refuse_secrets(text, part.source / "README.md", part.source)  # metadata of other tools
+    refuse_private_text(text, part.source / "README.md", places)  # metadata of other tools
     write_text(composed, text)
     return [f"the card of {part.repo_id} leaves out {entry}" for entry in dropped]
 

@@ -28,6 +28,19 @@ _NOT_TOLD = "not told"
 
 _LENGTH_BIN = 50
 
+_COLUMNS = {
+    "prompt": "text or messages",
+    "completions": "the candidates, as the prompt is: text or messages",
+    "scores": "one for each candidate, larger is better",
+    "sources": "who wrote each candidate: a student, a teacher, or the data set's reference",
+    "models": "the model that each candidate came from, or null",
+    "outcomes": "what happened when each candidate met its tests, or null",
+    "repair_of": "of a candidate that repairs another one's failure, that one's index in the group; else null",
+    "problem_id": "the problem",
+    "license": "the problem's licence",
+}
+"""What the columns hold that this package writes."""
+
 
 @dataclass
 class GroupStatistics:
@@ -35,6 +48,8 @@ class GroupStatistics:
 
     Attributes:
         groups: Number of groups.
+        columns: Column -> groups that have it.
+        repairs: Candidates of students that repair another one.
         sizes: Candidates per group -> groups.
         sources: Source -> candidates.
         by_source: Source -> outcome -> candidates.
@@ -48,6 +63,8 @@ class GroupStatistics:
     """
 
     groups: int = 0
+    columns: Counter[str] = field(default_factory=Counter)
+    repairs: int = 0
     sizes: Counter[int] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     by_source: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -81,6 +98,8 @@ class GroupStatistics:
         """Counts one group."""
         scores = [candidate.score for candidate in group.candidates]
         self.groups += 1
+        self.columns.update(group.to_row().keys())
+        self.repairs += _repairs(group)
         self.sizes[len(group.candidates)] += 1
         self.models.update(candidate.model for candidate in group.candidates if candidate.model is not None)
         self.licenses.update([str(group.extra["license"])] if group.extra.get("license") else [])
@@ -96,6 +115,15 @@ class GroupStatistics:
         pairs = _ordered_pairs(group.candidates)
         self.teacher_student_pairs += pairs
         self.groups_without_pair += not pairs
+
+
+def _repairs(group: RankedGroup) -> int:
+    """Number of the students' candidates that repair another one; what other tools call `repair_of` counts for nothing."""
+    column = group.extra.get("repair_of")
+    if not isinstance(column, list) or len(column) != len(group.candidates):
+        return 0
+    pairs = zip(group.candidates, column, strict=True)
+    return sum(candidate.source == "student" and index is not None for candidate, index in pairs)
 
 
 def _ordered_pairs(candidates: list[RankedCandidate]) -> int:
@@ -198,13 +226,16 @@ def data_card(
         with_signal=statistics.groups_with_signal,
         pairs=statistics.teacher_student_pairs,
         sources=dict(statistics.sources.most_common()),
+        repairs=statistics.repairs if "repair_of" in statistics.columns else None,
+        known_columns={name: told for name, told in _COLUMNS.items() if name in statistics.columns},
+        other_columns=sorted(statistics.columns.keys() - _COLUMNS.keys()),
         models=_by_told_name(statistics.models),
         licenses=dict(statistics.licenses.most_common()),
         columns=columns,
         by_source={key: [counts[column] for column in columns] for key, counts in sorted(statistics.by_source.items())},
         fates={"kept": summary["kept"], **groups} if "kept" in summary else {},
         judge=summary.get("judge", {}),
-        settings={key: value for key, value in sorted(settings.items()) if key not in ("stage", "input")},
+        settings={key: _told(value) for key, value in sorted(settings.items()) if key not in ("stage", "input")},
         plots=PLOTS if plots else (),
     )
     return card
@@ -215,6 +246,11 @@ def _how_to_load(input: str, repo_id: str | None) -> str:
     if repo_id:
         return f'"{repo_id}"'
     return f'"{"parquet" if input.endswith(".parquet") else "json"}", data_files="{told_name(input)}"'
+
+
+def _told(value: Any) -> Any:
+    """A setting, as the card tells it: of a path, its name."""
+    return told_name(value) if isinstance(value, str) and value.startswith(("/", "~/")) else value
 
 
 def _by_told_name(models: Counter[str]) -> dict[str, int]:

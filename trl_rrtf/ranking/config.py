@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from trl_rrtf.errors import ConfigError
+from trl_rrtf.models.hub import check_license
 from trl_rrtf.options import check_options, option, refuse_idle
 from trl_rrtf.ranking.preferences import PREFERENCES
 from trl_rrtf.rows.prompts import PROMPT_STYLES
@@ -42,6 +43,7 @@ class RankArguments:
         check_options(self)
         if self.card is None:
             refuse_idle(self, ("license",), "it stands in the data card, and `card` asks for none")
+        check_license(self.license)
 
 
 @dataclass

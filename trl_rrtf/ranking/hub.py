@@ -6,7 +6,8 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
-from trl_rrtf.models.hub import create_repository, push_folder
+from trl_rrtf.models.hub import check_license, create_repository, push_folder
+from trl_rrtf.models.private_text import own_places, refuse_private_rows, refuse_private_text
 from trl_rrtf.ranking.card import GroupStatistics, data_card, draw_plots
 from trl_rrtf.rows.files import check_rows, output_errors, stream_rows, write_text
 from trl_rrtf.rows.records import RankedGroup
@@ -33,10 +34,14 @@ def push_ranked_groups(
 
     Raises:
         LoadError: The file is not there, or has no row.
-        RowError: A row breaks the format; found before anything is uploaded.
+        ConfigError: The licence is not spelled as the Hub spells them, or the data card would tell a path of this machine.
+        RowError: A row breaks the format, or holds a token of the Hub or a path of this machine; found before anything is
+            uploaded.
         OutputError: What stands beside the file is damaged, or the Hub cannot be reached, or refused.
     """
+    check_license(license)
     check_rows(input, RankedGroup)
+    refuse_private_rows(input, own_places(input))
     with tempfile.TemporaryDirectory() as folder:
         name = create_repository(repo_id, repo_type="dataset", private=private, token=token)
         write_data_set(input, Path(folder), repo_id=name, license=license)
@@ -61,6 +66,7 @@ def write_data_set(input: str, folder: Path, *, repo_id: str, license: str | Non
         license: Licence of the data, as the Hub names it.
 
     Raises:
+        ConfigError: The data card would tell a path of this machine.
         OutputError: What stands beside the file is damaged, or the folder cannot be written.
     """
     from datasets import Dataset
@@ -68,6 +74,7 @@ def write_data_set(input: str, folder: Path, *, repo_id: str, license: str | Non
     statistics = GroupStatistics.of(input)
     with_plots = importlib.util.find_spec("matplotlib") is not None
     card = data_card(statistics, name=repo_id, repo_id=repo_id, license=license, input=input, plots=with_plots)
+    refuse_private_text(str(card), f"data card of {input}", own_places(input))
     write_text(folder / "README.md", str(card))
     with output_errors(folder), tempfile.TemporaryDirectory() as cache:
         if with_plots:
