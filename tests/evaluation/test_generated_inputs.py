@@ -36,7 +36,7 @@ class Forbidden(list):
 
 TESTS = {
     "call": UnitTest(kind="call", input='[[3, 1, 2], true, {"a": null}]', output="6"),
-    "assert": UnitTest(kind="assert", code="x = 1\nassert set(f([3, 1, 2], True, {'a': None})) == {1}"),
+    "assert": UnitTest(kind="assert", code="x = 1\nassert len(f([3, 1, 2], True, {'a': None})) == 1"),
     "check": UnitTest(kind="check", code="def check(candidate):\n    assert candidate([3, 1, 2], True, {'a': None}) == 6\n"),
 }
 

@@ -282,7 +282,8 @@ def test_comparing_one_sample_with_the_choice(judged, tmp_path):
     compared = run_compare(CompareArguments(str(tmp_path / "all.json"), str(tmp_path / "b.json")))
     best = Evaluation.load(tmp_path / "b.json", "b").best_of_n
     assert vars(compared.pass_at_k[1].difference) == best["difference"]
-    assert compared.different_settings == {"best of n": ("", "chosen by public_tests, agreement")}
+    assert compared.different_settings == {"best of n": ("one sample", "chosen by public_tests, agreement")}
+    assert compared.table()["not a fair comparison"] == "best of n: one sample and chosen by public_tests, agreement"
 
 
 @pytest.mark.parametrize(
@@ -311,8 +312,10 @@ def test_limits_of_the_judge_that_nothing_needs_are_refused(judged, tmp_path):
     arguments = SelectArguments(write(tmp_path / "j.jsonl", rows), str(tmp_path / "s.jsonl"))
     with pytest.raises(ConfigError, match="`timeout`: nothing here needs it"):
         run_select(arguments, SelectConfig(by=["log_probability"]), JudgeConfig(timeout=1))
-    with pytest.raises(ConfigError, match="`number_tolerance`: nothing here needs it: it is for `public_tests` in `by`"):
-        run_select(arguments, SelectConfig(by=["agreement"], public_tests=1), JudgeConfig(number_tolerance=0))
+    with pytest.raises(ConfigError, match="`number_tolerance`: nothing here needs it: it is for `public_tests` or `agreement`"):
+        run_select(arguments, SelectConfig(by=["log_probability"]), JudgeConfig(number_tolerance=0))
+    with pytest.raises(ConfigError, match="`stop_at_first_failure`: nothing here needs it: it is for `public_tests` in `by`"):
+        run_select(arguments, SelectConfig(by=["agreement"], public_tests=1), JudgeConfig(stop_at_first_failure=True))
 
 
 def test_what_is_wrong_is_found_before_anything_runs(judged, tmp_path, monkeypatch):

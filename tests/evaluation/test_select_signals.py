@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import permutations
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from trl_rrtf import (
 )
 from trl_rrtf.evaluation.choice import Choice
 from trl_rrtf.evaluation.reward_model import RewardModelScorer, check_reward_model
-from trl_rrtf.evaluation.signals import Agreement, Contest, Opinion, PublicTests, RewardModel, agreements
+from trl_rrtf.evaluation.signals import Agreement, Contest, Opinion, PublicTests, RewardModel
 
 RIGHT, ALSO_RIGHT = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return float(b) + a\n"
 WRONG, BROKEN = "def add(a, b):\n    return a - b\n", "def add(a, b):\n    return c\n"
@@ -64,27 +63,6 @@ def test_public_tests_are_counted_and_hidden_ones_are_not(judge):
     opinions = PublicTests(judge).opinions([two, none, one])
     assert [opinion.values for opinion in opinions] == [[1, 2, 0, 2], [None] * 4, [0, 1, 0, 1]]
     assert [opinion.says_nothing for opinion in opinions] == [False, True, False]
-
-
-def test_agreement_is_the_size_of_the_cluster():
-    assert agreements([["1", "2"], ["1", "2"], ["1", "3"]]) == [2, 2, 1]
-    assert agreements([]) == []
-
-
-def test_errors_are_no_agreement():
-    assert agreements([[None, None]] * 5 + [["1", "2"]]) == [0] * 5 + [1]
-    # Four that fail on three inputs of four agree on one alone.
-    assert agreements([["0", None, None, None]] * 4 + [["0", "1", "2", "3"]] * 2) == [1, 1, 1, 1, 2, 2]
-    # An input that no program takes tells nothing.
-    assert agreements([["1", None], ["1", None], ["2", None]]) == [2, 2, 1]
-    assert agreements([[None], [None]]) == [0, 0]
-
-
-def test_agreement_does_not_depend_on_the_order_of_candidates():
-    outputs = [("1", "2"), ("1", "2"), ("1", None), (None, None)]
-    expected = dict(zip(outputs, agreements(outputs), strict=True))
-    for order in permutations(outputs):
-        assert agreements(order) == [expected[own] for own in order]
 
 
 def test_programs_that_give_the_same_values_agree_however_they_are_written(judge):

@@ -17,14 +17,28 @@ COLUMN = "selection"
 """The column that says why a candidate was chosen."""
 
 
-def choosable(group: CandidateGroup) -> list[int]:
-    """Positions of the candidates that can be chosen: no references, and none that the judge could not judge."""
+def choosable(group: CandidateGroup, source: str | None = None) -> list[int]:
+    """Positions of the candidates that can be chosen: no references, and none that the judge could not judge.
+
+    Args:
+        group: The candidates.
+        source: Whose alone, or None for those of students and teachers.
+    """
     return [
         i
         for i, candidate in enumerate(group.candidates)
-        if candidate.source != "reference"
-        and (candidate.verdict is None or candidate.verdict.outcome is not Outcome.INFRASTRUCTURE)
+        if is_from(candidate, source) and (candidate.verdict is None or candidate.verdict.outcome is not Outcome.INFRASTRUCTURE)
     ]
+
+
+def is_from(candidate: Candidate, source: str | None) -> bool:
+    """Whether a choice among the candidates of a source (None: students and teachers) has this one to choose."""
+    return candidate.source == source if source else candidate.source != "reference"
+
+
+def is_own_column(value: Any) -> bool:
+    """Whether a row's column `selection` is what this stage writes, and no column of the user's own."""
+    return value is None or (isinstance(value, dict) and {"index", "of", "narrowed_by", "signals"} <= value.keys())
 
 
 class Choice:
@@ -37,11 +51,12 @@ class Choice:
         group: All candidates.
         seen: The same as the signals see it.
         num_public: How many tests are public where the row does not say.
+        source: Whose candidates alone, or None for those of students and teachers.
     """
 
-    def __init__(self, group: CandidateGroup, seen: CandidateGroup, num_public: int | None) -> None:
-        self._group, self._seen, self._num_public = group, seen, num_public
-        self._choosable = choosable(group)
+    def __init__(self, group: CandidateGroup, seen: CandidateGroup, num_public: int | None, source: str | None = None) -> None:
+        self._group, self._seen, self._num_public, self._source = group, seen, num_public, source
+        self._choosable = choosable(group, source)
         self._left = list(self._choosable)
         self._narrowed_by: list[str] = []
         self._signals: dict[str, list[float | None] | None] = {}
@@ -85,7 +100,8 @@ class Choice:
         Its column `selection` holds
 
         - `index`: the position of the chosen candidate among those of the input;
-        - `of`, `left_out`, `references`: how many could be chosen, and how many could not: the judge failed, or references;
+        - `of`, `left_out`, `references`, `other_sources`: how many could be chosen, and how many could not: the judge failed,
+          they are references, or of a source that was not asked for;
         - `narrowed_by`: the signals that ruled out some program;
         - `tied`: different programs that are best in all signals; the first one drawn is chosen;
         - `signals`: signal -> a number per candidate of the input, null for those that the earlier signals had ruled out; null
@@ -97,12 +113,14 @@ class Choice:
         candidates = [self._group.candidates[i] for i in self._choosable]
         drafts = [candidate for candidate in candidates if candidate.repair_of is None]
         references = sum(candidate.source == "reference" for candidate in self._group.candidates)
+        of_source = sum(is_from(candidate, self._source) for candidate in self._group.candidates)
         chosen = self._group.candidates[self._left[0]]
         selection: dict[str, Any] = {
             "index": self._left[0],
             "of": len(candidates),
-            "left_out": len(self._group.candidates) - references - len(candidates),
+            "left_out": of_source - len(candidates),
             "references": references,
+            "other_sources": len(self._group.candidates) - references - of_source,
             "narrowed_by": self._narrowed_by,
             "tied": self._num_programs(),
             "signals": self._signals,

@@ -159,7 +159,9 @@ def _different_settings(first: Evaluation, second: Evaluation) -> dict[str, tupl
     pairs |= {f"judge: {name}": (first.judge.get(name), second.judge.get(name)) for name in _COMPARED_LIMITS}
     choices = [_choice(evaluation) for evaluation in (first, second)]
     if any(choices):  # a choice does not know how its candidates were drawn
-        pairs = {name: values for name, values in pairs.items() if None not in values} | {"best of n": (choices[0], choices[1])}
+        pairs = {name: values for name, values in pairs.items() if None not in values} | {
+            "best of n": (choices[0] or "one sample", choices[1] or "one sample")
+        }
     contents = [evaluation.fingerprints.get("input_fingerprint") for evaluation in (first, second)]
     if None not in contents:  # results of earlier versions have none
         pairs["problems, by their content"] = (contents[0], contents[1])

@@ -136,6 +136,7 @@ class SelectConfig:
     Attributes:
         by: Signals from [`SIGNALS`][trl_rrtf.evaluation.config.SIGNALS], by priority: a later one decides between candidates
             that the earlier ones find equal. What is left equal goes to the candidate that was drawn first.
+        source: Whose candidates are chosen from, `student` or `teacher`; None for both. References are never chosen.
         public_tests: How many tests are public in rows without the column `public_tests`; None for none.
         num_inputs: Inputs on which the candidates of a problem are compared, for `agreement`.
         seed: The same seed generates the same inputs.
@@ -154,6 +155,11 @@ class SelectConfig:
         f"What chooses, in order of priority: {'; '.join(f'{name} ({what})' for name, what in SIGNALS.items())}.",
         default_factory=lambda: ["public_tests", "agreement"],
         choices=tuple(SIGNALS),
+    )
+    source: str | None = option(
+        "Choose from candidates of this source alone: then n and one sample are of one kind. Default: all but references.",
+        default=None,
+        choices=("student", "teacher"),
     )
     public_tests: int | None = option(
         "How many of a problem's tests are public, the first ones, where its row has no column `public_tests`. Default: none.",

@@ -13,7 +13,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from trl_rrtf.python_source import parse_program
@@ -25,6 +25,12 @@ _LONGEST_CALL = 1_000
 
 _ATTEMPTS = 20
 """Mutations that are tried for each input that is wanted: short inputs have few different ones."""
+
+_CONVERSIONS = (
+    *("bool", "bytes", "dict", "float", "frozenset", "int", "list"),
+    *("next", "repr", "round", "set", "sorted", "str", "tuple"),
+)
+"""Builtin functions that a test may put around a call and that stay there."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,13 @@ def _several(examples: Iterable[_Call | _Stdin], count: int, rng: random.Random)
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of the function under test with literal arguments."""
+    """A call of the function under test with literal arguments, in what a test puts around it: `sorted(` and `)`."""
 
     function: str
     arguments: list[Any]
     keywords: dict[str, Any] = field(default_factory=dict)
+    before: str = ""
+    after: str = ""
 
     def text(self) -> str | None:
         """As an expression; None where an argument has none (infinity, a number of 5,000 digits)."""
@@ -106,7 +114,7 @@ class _Call:
             arguments += [f"{name}={_literal(value)}" for name, value in self.keywords.items()]
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             return None
-        return f"{self.function}({', '.join(arguments)})"
+        return f"{self.before}{self.function}({', '.join(arguments)}){self.after}"
 
     def mutated(self, rng: random.Random) -> _Call:
         """One to three changes of arguments, each of its own type."""
@@ -118,7 +126,7 @@ class _Call:
                 arguments[place] = _mutated(arguments[place], rng)
             else:
                 keywords[place] = _mutated(keywords[place], rng)
-        return _Call(self.function, arguments, keywords)
+        return replace(self, arguments=arguments, keywords=keywords)
 
 
 def _calls_of_test(test: UnitTest, entry_point: str | None) -> Iterator[_Call]:
@@ -138,6 +146,7 @@ def _calls_of_test(test: UnitTest, entry_point: str | None) -> Iterator[_Call]:
 
 
 def _calls_in_tree(tree: ast.AST, name: str | None, *, is_check: bool) -> Iterator[_Call]:
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -146,7 +155,54 @@ def _calls_in_tree(tree: ast.AST, name: str | None, *, is_check: bool) -> Iterat
         if is_check and called == "candidate":
             is_tested, node.func = True, ast.Name(id=name or called, ctx=ast.Load())
         if is_tested and (call := _literal_call(node)) is not None:
-            yield call
+            before, after = _around(node, parents)
+            yield replace(call, before=before, after=after)
+
+
+def _around(node: ast.expr, parents: dict[ast.AST, ast.AST]) -> tuple[str, str]:
+    """What a test makes of a result before it compares it: `list(` and `)` of a generator, `.x` of an object."""
+    before, after = "", ""
+    while True:
+        parent = parents.get(node)
+        call = parents.get(parent) if isinstance(parent, ast.Attribute) else parent
+        if isinstance(parent, ast.Attribute) and not (isinstance(call, ast.Call) and call.func is parent):
+            after, node = f"{after}.{parent.attr}", parent
+            continue
+        if not isinstance(call, ast.Call) or (rest := _literal_arguments(call, node)) is None:
+            return before, after
+        if isinstance(parent, ast.Attribute):  # a method of the result
+            after += f".{parent.attr}({', '.join(rest)})"
+        elif call.func is node:
+            after += f"({', '.join(rest)})"
+        elif call.args[:1] == [node] and _converts(call.func):
+            before, after = f"{ast.unparse(call.func)}({before}", f"{after}{''.join(f', {text}' for text in rest)})"
+        else:
+            return before, after
+        node = call
+
+
+def _literal_arguments(call: ast.Call, node: ast.expr) -> list[str] | None:
+    """A call's arguments beside a node, as code; None where they depend on anything else."""
+    arguments = [argument for argument in call.args if argument is not node]
+    values = [*arguments, *(keyword.value for keyword in call.keywords)]
+    if not all(map(_is_literal, values)) or not all(keyword.arg for keyword in call.keywords):
+        return None
+    return [*map(ast.unparse, arguments), *(f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in call.keywords)]
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _converts(function: ast.expr) -> bool:
+    """Whether a function keeps what a value holds, such as `list` or `", ".join`; `len` and `isinstance` do not."""
+    if isinstance(function, ast.Attribute):
+        return function.attr == "join" and isinstance(function.value, ast.Constant)
+    return isinstance(function, ast.Name) and function.id in _CONVERSIONS
 
 
 def _literal_call(node: ast.Call) -> _Call | None:

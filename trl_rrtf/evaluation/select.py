@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 from trl_rrtf.errors import ConfigError, JudgeError, OutputError, RowError
 from trl_rrtf.evaluation.best_of_n import BestOfN
-from trl_rrtf.evaluation.choice import COLUMN, Choice, choosable, tallies
+from trl_rrtf.evaluation.choice import COLUMN, Choice, choosable, is_from, is_own_column, tallies
 from trl_rrtf.evaluation.config import SelectArguments, SelectConfig
 from trl_rrtf.evaluation.result import Count, Evaluation, ProblemResult, library_versions
 from trl_rrtf.evaluation.reward_model import check_reward_model
@@ -42,6 +43,8 @@ from trl_rrtf.rows.stage import RowStage
 from trl_rrtf.rows.summary import Summary, of_this_run
 from trl_rrtf.sampling import TeacherLogProbsArguments, TeacherLogProbsConfig, run_teacher_log_probs
 
+_logger = logging.getLogger(__name__)
+
 _SAYS = {
     "public_tests": "public tests",
     "agreement": "generated inputs",
@@ -64,13 +67,16 @@ class SelectSummary(Summary):
         repairs: Repairs among them, which one sample does not count.
         fewest: Fewest of a problem.
         most: Most of a problem.
+        drawn_from: Source and model, such as `student m` -> candidates; those of which the judge could not tell too.
         references: Reference solutions, which are never chosen nor counted.
+        other_sources: Candidates of another source than `source`.
         left_out: Candidates that the judge could not judge.
         narrowed_by: Signal -> problems where it ruled out some program that the earlier signals had left.
         ties: Problems in which different programs were equal in all signals, so that the first one drawn was chosen.
         silent: Signal -> problems of which it was asked, and says nothing.
         public_tests: Public tests of all problems, which `public_tests` sees.
         tests: Tests of all problems.
+        all_public: Problems whose tests are all public, so that nothing that the choice is measured by is hidden from it.
         best_of_n: What the choice is worth; None where candidates have no verdicts.
         output: The groups of one chosen candidate.
         evaluation: File of the evaluation, or None.
@@ -81,13 +87,16 @@ class SelectSummary(Summary):
     repairs: int
     fewest: int
     most: int
+    drawn_from: dict[str, int]
     references: int
+    other_sources: int
     left_out: int
     narrowed_by: dict[str, int]
     ties: int
     silent: dict[str, int]
     public_tests: int
     tests: int
+    all_public: int
     best_of_n: BestOfN | None
     output: str
     evaluation: str | None = of_this_run(None)
@@ -107,10 +116,12 @@ class SelectSummary(Summary):
             if self.fewest == self.most
             else f"{self.candidates} ({differ})",
             **({"repairs among them": f"{self.repairs}, not counted as one sample"} if self.repairs else {}),
+            **({f"drawn from {name}": n for name, n in self.drawn_from.items()} if len(self.drawn_from) > 1 else {}),
             "references (never chosen)": self.references,
+            **({"of another source (never chosen)": self.other_sources} if self.other_sources else {}),
             "left out, not judged": self.left_out,
-            **{f"narrowed by {name}": f"{count} problems" for name, count in self.narrowed_by.items()},
-            "ties broken by order": f"{self.ties} problems",
+            **{f"narrowed by {name}": _problems(count) for name, count in self.narrowed_by.items()},
+            "ties broken by order": _problems(self.ties),
             **{f"problems without {_SAYS[name]}": count for name, count in self.silent.items() if count},
         }
         if self.best_of_n is None:
@@ -118,10 +129,26 @@ class SelectSummary(Summary):
         else:
             shown |= self.best_of_n.table()
             if "public_tests" in self.silent:
-                shown["seen by the choice"] = (
-                    f"{self.public_tests} of {self.tests} tests are public: to pass them is a part of passing all"
-                )
+                part = ": to pass them is a part of passing all" if self.public_tests < self.tests else ""
+                shown["seen by the choice"] = f"{self.public_tests} of {self.tests} tests are public{part}"
+                if self.all_public:
+                    shown["nothing hidden"] = _nothing_hidden(self.all_public, self.problems, self.narrowed_by)
         return shown | {"output": self.output} | ({"evaluation": self.evaluation} if self.evaluation else {})
+
+
+def _problems(count: int) -> str:
+    return f"{count} problem{'' if count == 1 else 's'}"
+
+
+def _nothing_hidden(count: int, problems: int, by: Iterable[str]) -> str:
+    """What a choice by public tests means where these are all tests."""
+    if next(iter(by)) == "public_tests":
+        what = "select@n is pass@n by construction"
+    else:
+        what = "the choice sees all that it is measured by"
+    if count == problems:
+        return f"of {_problems(problems)} every test is public: {what}"
+    return f"of {_problems(problems)}, {count} with every test public: for those {what}"
 
 
 def run_select(arguments: SelectArguments, config: SelectConfig, judging: JudgeConfig | None = None) -> SelectSummary:
@@ -163,6 +190,7 @@ class _SelectStage(RowStage[SelectSummary]):
         super().__init__(arguments, config, judging)
         self._arguments, self._config, self._judging = arguments, config, judging
         self._all_judged = True
+        self._drawn_from: Counter[tuple[str, str]] = Counter()  # source, model
         self._runs_programs = bool({"public_tests", "agreement"} & set(config.by))
 
     # --- Checks ----------------------------------------------------------------------------------------------------------
@@ -184,33 +212,59 @@ class _SelectStage(RowStage[SelectSummary]):
 
     def _check_groups(self) -> None:
         """Looks at every group for what the signals need, and whether any signal has something to say."""
-        config, heard = self._config, Counter[str]()
+        by, heard, num_groups, all_public = self._config.by, Counter[str](), 0, 0
         for where, row in iterate_rows(self._arguments.input):
+            if not is_own_column(row.get(COLUMN)):
+                raise RowError(where, COLUMN, "it is a column of yours, and `select` writes one of that name; rename yours")
             group = CandidateGroup.from_row(row, where)
-            positions = choosable(group)
-            if not any(candidate.source != "reference" for candidate in group.candidates):
-                raise RowError(where, "completions", "there is no candidate to choose from; references are never chosen")
-            if not positions:
-                raise JudgeError(f"{where}: no candidate of problem {group.problem_id} could be judged; judge them again")
-            self._all_judged &= all(group.candidates[i].verdict is not None for i in positions)
-            contest = Contest.of(group, positions, config.public_tests)
-            if "public_tests" in config.by and contest.problem.tests:
+            contest = Contest.of(group, self._check_candidates(group, where), self._config.public_tests)
+            if "public_tests" in by and contest.problem.tests:
                 check_tests([(where, contest.problem)])
                 heard["public_tests"] += 1
-            if "agreement" in config.by and not heard["agreement"]:  # one is enough to know
-                heard["agreement"] += bool(inputs_of(contest.problem, config).texts)
-            if "log_probability" in config.by and config.model is None:
-                _require_log_probs(where, group, positions)
-        if "public_tests" in config.by and not heard["public_tests"]:
+                all_public += len(contest.problem.tests) == len(group.tests)
+            if "agreement" in by and not heard["agreement"]:  # one is enough to know
+                heard["agreement"] += bool(inputs_of(contest.problem, self._config).texts)
+            num_groups += 1
+        if "public_tests" in by and not heard["public_tests"]:
             raise ConfigError(
                 "`by`: no problem has public tests; say how many of its tests are public (`--public_tests 1`, or a column "
                 "`public_tests`), or leave the signal out"
             )
-        if "agreement" in config.by and not heard["agreement"]:
+        if "agreement" in by and not heard["agreement"]:
             raise ConfigError(
                 "`by`: `agreement` finds nothing to make inputs from, in no problem: neither public tests nor examples or "
                 "types in a prompt; give `--public_tests 1`, or leave the signal out"
             )
+        if all_public:
+            _logger.warning("%s (a test of kind `check` is one test)", _nothing_hidden(all_public, num_groups, by))
+        if len(self._drawn_from) > 1:
+            _logger.warning(
+                "`input`: the choice is among the candidates of %s together, and one sample is their mean%s",
+                ", ".join(self._counts_of_sources()),
+                "; `--source student` (or `teacher`) chooses from one source"
+                if len({source for source, _ in self._drawn_from}) > 1
+                else "",
+            )
+
+    def _check_candidates(self, group: CandidateGroup, where: str) -> list[int]:
+        """Which candidates can be chosen, and whether they have what is needed."""
+        config = self._config
+        if not any(is_from(candidate, config.source) for candidate in group.candidates):
+            of_source = f" of source {config.source}" if config.source else ""
+            raise RowError(
+                where, "completions", f"there is no candidate{of_source} to choose from; references are never chosen"
+            )
+        positions = choosable(group, config.source)
+        if not positions:
+            raise JudgeError(f"{where}: no candidate of problem {group.problem_id} could be judged; judge them again")
+        self._drawn_from.update((group.candidates[i].source, group.candidates[i].model) for i in positions)
+        self._all_judged &= all(group.candidates[i].verdict is not None for i in positions)
+        if "log_probability" in config.by and config.model is None:
+            _require_log_probs(where, group, positions)
+        return positions
+
+    def _counts_of_sources(self) -> dict[str, int]:
+        return {f"{source} {model}": count for (source, model), count in self._drawn_from.items()}
 
     def _check_judging(self) -> None:
         judges = bool(self._arguments.evaluation) and not self._all_judged
@@ -247,11 +301,11 @@ class _SelectStage(RowStage[SelectSummary]):
     # --- The skeleton ----------------------------------------------------------------------------------------------------
 
     def settings(self) -> dict[str, Any]:
-        judges = bool(self._arguments.evaluation) and not self._all_judged
+        given = "given, so that the candidates are judged" if self._arguments.evaluation else "not given"
         return {
             **self._evaluation_settings(),
-            "judged_here": judges,
-            **(settings_of(self._judging) if judges or self._runs_programs else {}),
+            **({} if self._all_judged else {"evaluation": given}),  # else it decides nothing here
+            **settings_of(self._judging),  # the defaults, where nothing needs them
         }
 
     def _evaluation_settings(self) -> dict[str, Any]:
@@ -329,7 +383,7 @@ class _SelectStage(RowStage[SelectSummary]):
         self, pairs: Sequence[tuple[CandidateGroup, CandidateGroup]], signals: dict[str, Signal]
     ) -> Iterator[CandidateGroup]:
         """Chooses in some groups, each given as it is and as the signals see it."""
-        choices = [Choice(group, seen, self._config.public_tests) for group, seen in pairs]
+        choices = [Choice(group, seen, self._config.public_tests, self._config.source) for group, seen in pairs]
         for name, signal in signals.items():
             still_open = [choice for choice in choices if choice.is_open]
             opinions = dict(zip(still_open, signal.opinions([choice.contest() for choice in still_open]), strict=True))
@@ -354,8 +408,11 @@ class _SelectStage(RowStage[SelectSummary]):
             counts["left_out"] += selection["left_out"]
             counts["repairs"] += selection["of"] - selection["drafts"]
             counts["references"] += selection["references"]
+            counts["other_sources"] += selection["other_sources"]
+            num_public = len(public_tests(group, self._config.public_tests))
             counts["tests"] += len(group.tests)
-            counts["public_tests"] += len(public_tests(group, self._config.public_tests))
+            counts["public_tests"] += num_public
+            counts["all_public"] += 0 < num_public == len(group.tests)
             for name, values in selection["signals"].items():
                 silent[name] += values is not None and all(value is None for value in values)
         return SelectSummary(
@@ -364,13 +421,16 @@ class _SelectStage(RowStage[SelectSummary]):
             repairs=counts["repairs"],
             fewest=min(sizes),
             most=max(sizes),
+            drawn_from=self._counts_of_sources(),
             references=counts["references"],
+            other_sources=counts["other_sources"],
             left_out=counts["left_out"],
             narrowed_by={name: narrowed[name] for name in self._config.by},
             ties=counts["ties"],
             silent={name: silent[name] for name in self._config.by},
             public_tests=counts["public_tests"],
             tests=counts["tests"],
+            all_public=counts["all_public"],
             best_of_n=BestOfN.of(tallies(rows_file)) if self._all_judged or self._arguments.evaluation else None,
             output=self._arguments.output,
         )
@@ -379,10 +439,9 @@ class _SelectStage(RowStage[SelectSummary]):
         """Writes the choice as the result of an evaluation; one program a problem, so its pass@1 is `select@n`."""
         assert summary.best_of_n is not None
         best = summary.best_of_n
-        outcomes, models = Counter[Outcome](), dict[str, None]()
+        outcomes, models = Counter[Outcome](), dict.fromkeys(model for _, model in self._drawn_from)
         for group in stream_rows(self._arguments.output, CandidateGroup):
             [candidate] = group.candidates
-            models[candidate.model] = None
             if candidate.verdict is not None:
                 outcomes[candidate.verdict.outcome] += 1
         judged_here = self._judged_file.exists()
@@ -401,13 +460,13 @@ class _SelectStage(RowStage[SelectSummary]):
             outcomes={outcome.label: outcomes[outcome] for outcome in reversed(Outcome)},
             versions=library_versions(),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            best_of_n=best.to_json(),
+            best_of_n={**best.to_json(), "problems_with_every_test_public": summary.all_public},
         )
         assert self._arguments.evaluation is not None
         write_json(self._arguments.evaluation, evaluation.to_json())
 
 
-_OF_TESTS_ALONE = ("number_tolerance", "stop_at_first_failure")
+_OF_TESTS_ALONE = ("stop_at_first_failure",)
 """Settings of the judge that mean nothing where programs run on inputs, without tests."""
 
 

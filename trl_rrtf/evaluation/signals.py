@@ -5,15 +5,14 @@ No signal sees a hidden test: the problems that it gets hold the public tests al
 
 from __future__ import annotations
 
-import ast
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from trl_rrtf.errors import JudgeError
 from trl_rrtf.evaluation.config import SelectConfig
 from trl_rrtf.evaluation.generated_inputs import GeneratedInputs, generate_inputs
+from trl_rrtf.evaluation.same_outputs import Output, agreements, output_of
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.rows.public_tests import public_tests
 from trl_rrtf.rows.records import Candidate, CandidateGroup, Outcome, Problem, Verdict
@@ -145,10 +144,10 @@ class Agreement:
     """How many candidates give the same outputs on generated inputs.
 
     Candidates are grouped by their outputs on all inputs, as AlphaCode (arXiv 2203.07814, section 4.6) clusters its samples and
-    CodeT (arXiv 2207.10397) counts a consensus set; see [`agreements`][trl_rrtf.evaluation.signals.agreements].
+    CodeT (arXiv 2207.10397) counts a consensus set; see [`agreements`][trl_rrtf.evaluation.same_outputs.agreements].
 
     Args:
-        judge: Runs the programs.
+        judge: Runs the programs; its `number_tolerance` says when two numbers are the same output.
         config: Number of inputs, and their seed.
     """
 
@@ -157,13 +156,13 @@ class Agreement:
         self._failures = _Failures(judge.config.max_infrastructure_fraction)
 
     def opinions(self, contests: Sequence[Contest]) -> list[Opinion]:
-        """The agreements; nothing where no input could be generated.
+        """The agreements; nothing where no input could be generated, or what most programs give has no text.
 
         Raises:
             JudgeError: Too many candidates could not be observed.
         """
         inputs = [inputs_of(contest.problem, self._config) for contest in contests]
-        outputs: list[dict[str, list[str | None] | None]] = [{} for _ in contests]
+        outputs: list[dict[str, list[Output] | None]] = [{} for _ in contests]
         for kind in ("expression", "stdin"):
             runs = [
                 (i, program)
@@ -176,14 +175,14 @@ class Agreement:
             )
             for (i, program), observations in zip(runs, observed, strict=True):
                 is_failure = any(observation.is_infrastructure for observation in observations)
-                values = [_comparable(observation.value, kind) for observation in observations]
-                outputs[i][program] = None if is_failure else values
-        return [self._opinion(contest, outputs[i]) for i, contest in enumerate(contests)]
+                outputs[i][program] = None if is_failure else [output_of(observation) for observation in observations]
+        return [self._opinion(contest, outputs[i], inputs[i].kind) for i, contest in enumerate(contests)]
 
-    def _opinion(self, contest: Contest, outputs: dict[str, list[str | None] | None]) -> Opinion:
+    def _opinion(self, contest: Contest, outputs: dict[str, list[Output] | None], kind: str) -> Opinion:
         found = [outputs.get(candidate.program) for candidate in contest.candidates]
         observed = {i: own for i, own in enumerate(found) if own is not None}
-        values = dict(zip(observed, agreements(list(observed.values())), strict=True))
+        found_values = agreements(list(observed.values()), kind, self._judge.config.number_tolerance)
+        values = dict(zip(observed, found_values, strict=True))
         unjudged = frozenset(range(len(found))) - observed.keys() if outputs else frozenset[int]()
         self._failures.count(contest, len(unjudged))
         return Opinion(values=[values.get(i) for i in range(len(found))], unjudged=unjudged)
@@ -197,48 +196,6 @@ def inputs_of(problem: Problem, config: SelectConfig) -> GeneratedInputs:
         config: Number of inputs, and their seed.
     """
     return generate_inputs(problem, problem.tests, config.num_inputs, config.seed)
-
-
-def agreements(outputs: Sequence[Sequence[str | None]]) -> list[float]:
-    """How far the other candidates agree with each.
-
-    Candidates with the same outputs on all inputs are a cluster. Each gets the size of its cluster, times the share of inputs
-    on which the cluster gives an output, of those on which any candidate does: errors are no agreement, and an input that no
-    program takes tells nothing.
-
-    Args:
-        outputs: Per candidate, its output on each input; None where it gave none.
-
-    Returns:
-        Per candidate a number from 0 to the number of candidates.
-    """
-    sizes = Counter(map(tuple, outputs))
-    telling = sum(any(output is not None for output in of_input) for of_input in zip(*outputs, strict=True))
-    return [sizes[tuple(own)] * sum(output is not None for output in own) / telling if telling else 0.0 for own in outputs]
-
-
-def _comparable(value: str | None, kind: str) -> str | None:
-    """An output so that equal ones are the same text: whitespace of standard output, and 2.0 beside 2, tell nothing."""
-    if value is None:
-        return None
-    if kind == "stdin":
-        return "\n".join(line.rstrip() for line in value.strip().split("\n"))
-    try:
-        return repr(_whole_numbers(ast.literal_eval(value)))
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # no literal, or a digest of a long one
-        return value
-
-
-def _whole_numbers(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_whole_numbers, value))
-    if isinstance(value, dict):
-        return {key: _whole_numbers(entry) for key, entry in value.items()}
-    if isinstance(value, set):  # has another order in another process
-        return "set", sorted(repr(_whole_numbers(entry)) for entry in value)
-    return value
 
 
 class LogProbability:
