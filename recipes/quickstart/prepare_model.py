@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -59,8 +60,20 @@ def convert(gguf: Path, output: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
+    make_readable_for_transformers_4(temporary)
     shutil.rmtree(output, ignore_errors=True)
     temporary.rename(output)
+
+
+def make_readable_for_transformers_4(folder: Path) -> None:
+    """Gives what transformers 5 renamed its earlier name too; 4 would take a default for the rotary base, silently."""
+    config = json.loads((folder / "config.json").read_text())
+    if "rope_parameters" in config:
+        config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for name, values in {"config.json": config, "tokenizer_config.json": tokenizer}.items():
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n")
 
 
 def main() -> None:
