@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from dataclasses import dataclass
@@ -36,6 +37,18 @@ class Checkpoint:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     proof: dict[str, Any]
+
+    def release_model(self) -> None:
+        """Gives the model's memory back, although PyTorch's exporter keeps tensors of it.
+
+        What is mapped from a file cannot be freed; its pages are the system's to drop when memory is short.
+        """
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            storage = tensor.untyped_storage()
+            if storage.resizable():
+                storage.resize_(0)
+        del self.model
+        gc.collect()
 
 
 def load_checkpoint(model: str, scratch: Path) -> Checkpoint:

@@ -6,18 +6,17 @@ import contextlib
 import importlib.metadata
 from pathlib import Path
 
-import onnx
 import torch
 import transformers
 from transformers import PreTrainedModel
 
 from trl_rrtf.export import fused_attention
+from trl_rrtf.export.rotary import frozen_frequencies
+from trl_rrtf.export.weights import WeightedGraph
 from trl_rrtf.models.onnx_runtime import MODEL_FILE
 
-WEIGHTS_FILE = "model.onnx_data"
-"""Weights outside of the graph, where both together are larger than a protobuf may be."""
-
-_LARGEST_FILE = 2**31 - 2**24
+_LARGEST_FOR_OPTIMUM = 2**31
+"""Bytes of float32 weights above which PyTorch's exporter is taken: TorchScript's holds them four times in memory."""
 
 
 def exporter() -> str:
@@ -29,7 +28,13 @@ def exporter() -> str:
     return "optimum" if int(transformers.__version__.split(".")[0]) < 5 else "torch"
 
 
-def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool) -> onnx.ModelProto:
+def exporter_of(model: PreTrainedModel) -> str:
+    """The exporter for a model: `exporter`, but PyTorch's for a model above 2 GB."""
+    float32_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    return "torch" if float32_bytes >= _LARGEST_FOR_OPTIMUM else exporter()
+
+
+def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool) -> WeightedGraph:
     """Exports a model with its key-value cache.
 
     Args:
@@ -38,14 +43,15 @@ def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool) -> onnx.M
         fused: Whether attention and rotary embedding become ONNX Runtime's fused operators.
 
     Returns:
-        The graph with its weights.
+        The graph; equal weights are kept once.
 
     Raises:
         ConfigError: The exporter cannot export this architecture.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), fused_attention.markers(model) if fused else contextlib.nullcontext():
-        if exporter() == "optimum":
+    markers = fused_attention.markers(model) if fused else contextlib.nullcontext()
+    with torch.no_grad(), frozen_frequencies(model), markers:
+        if exporter_of(model) == "optimum":
             from trl_rrtf.export.optimum_graph import export_with_optimum
 
             export_with_optimum(model, folder, marked=fused)
@@ -53,24 +59,15 @@ def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool) -> onnx.M
             from trl_rrtf.export.torch_graph import export_with_torch
 
             export_with_torch(model, folder)
-    graph = onnx.load(folder / MODEL_FILE)
-    for path in folder.glob("*.onnx*"):
+    graph = WeightedGraph.load(folder / MODEL_FILE)
+    for path in folder.glob("*.onnx*"):  # what is mapped stays readable
         path.unlink()
-    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info):
+    proto = graph.proto
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")  # the exporter's stack traces: as long as a small model, and full of local paths
     if fused:
-        fused_attention.replace_markers(graph)
+        fused_attention.replace_markers(proto)
+        graph.drop_unused()
+    graph.merge_equal()
     return graph
-
-
-def save_graph(graph: onnx.ModelProto, folder: Path) -> None:
-    """Writes the graph; weights go into a file of their own where both are larger than 2 GB."""
-    large = graph.ByteSize() > _LARGEST_FILE
-    onnx.save(
-        graph,
-        folder / MODEL_FILE,
-        save_as_external_data=large,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS_FILE if large else None,
-    )

@@ -19,7 +19,7 @@ def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: Expo
             base_model=hub_id(model),
             # The Hub's word for a model in another form; its tree shows it under the base model.
             base_model_relation="quantized" if hub_id(model) else None,
-            library_name="optimum",
+            # No `library_name`: `trl_rrtf.OnnxCausalLM` runs the folder, and Optimum alone does with transformers 4 only.
             pipeline_tag="text-generation",
             tags=["onnx", "onnxruntime", "rrtf", config.precision],
         ),

@@ -15,8 +15,6 @@ from trl_rrtf.errors import ConfigError
 
 _TASK = "text-generation-with-past"
 
-_LARGEST_PROTOBUF = 2**31
-
 
 def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -> None:
     """Writes `model.onnx` with a key-value cache.
@@ -45,7 +43,6 @@ def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -
     config = constructor(model.config, use_past=True, use_past_in_inputs=True)
     if marked:  # Optimum would load the graph to find out static sizes
         config.fix_dynamic_axes = lambda *args, **kwargs: None
-    float32_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
     with _quiet():
         onnx_export_from_model(
             model,
@@ -53,8 +50,7 @@ def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -
             task=_TASK,
             do_validation=False,
             custom_onnx_configs={"model": config},
-            # It merges tied weights, and fails on graphs that one protobuf file cannot hold (protobuf 7.36, optimum-onnx 0.1).
-            no_post_process=float32_bytes >= _LARGEST_PROTOBUF,
+            no_post_process=True,  # it merges tied weights, as we do for every exporter
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trl_rrtf.export.config import ExportConfig
+from trl_rrtf.export.half_precision import to_half
+from trl_rrtf.export.report import Allowed
+from trl_rrtf.export.weights import Array, WeightedGraph
 
 _EMBEDDING_BITS = 8
 _ACCURACY_LEVEL = 4
@@ -27,134 +28,182 @@ class Precision:
     Attributes:
         convert: Changes a float32 graph, and returns it or another.
         max_relative_difference: Largest mean difference of logits from PyTorch's, in standard deviations of PyTorch's.
-        max_perplexity_ratio: Largest ratio of the perplexities on a text.
+        max_perplexity_ratio: Largest ratio of the perplexities on a text, whichever is the larger.
+        min_agreement: Smallest share of a text's positions where both find the same token the likeliest.
     """
 
-    convert: Callable[[onnx.ModelProto, ExportConfig], onnx.ModelProto]
+    convert: Callable[[WeightedGraph, ExportConfig], WeightedGraph]
     max_relative_difference: float
     max_perplexity_ratio: float
+    min_agreement: float = 0.0
+
+    @property
+    def allowed(self) -> Allowed:
+        """The bounds alone."""
+        return Allowed(self.max_relative_difference, self.max_perplexity_ratio, self.min_agreement)
 
 
-def _to_fp32(model: onnx.ModelProto, config: ExportConfig) -> onnx.ModelProto:
-    return model
+def _to_fp32(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
+    return graph
 
 
-def _to_fp16(model: onnx.ModelProto, config: ExportConfig) -> onnx.ModelProto:
-    """Weights, activations and cache in half precision; norms keep float32 where the exported graph casts to it."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=False, disable_shape_infer=True)
-    return half
+def _to_fp16(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
+    """Weights, activations and cache in half precision; norms, rotary embedding and softmax stay in float32."""
+    to_half(graph)
+    return graph
 
 
-def _to_int8(model: onnx.ModelProto, config: ExportConfig) -> onnx.ModelProto:
-    _quantize_embedding(model, config.block_size)
+def _to_int8(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
+    _quantize_embedding(graph, config.block_size)
     if config.int8_method == "dynamic":
-        return _quantize_dynamically(model)
-    return _quantize_weights(model, bits=8, block_size=config.block_size)
+        return _quantize_dynamically(graph)
+    _quantize_weights(graph, bits=8, block_size=config.block_size)
+    return graph
 
 
-def _to_int4(model: onnx.ModelProto, config: ExportConfig) -> onnx.ModelProto:
-    _quantize_embedding(model, config.block_size)
-    return _quantize_weights(model, bits=4, block_size=config.block_size)
+def _to_int4(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
+    _quantize_embedding(graph, config.block_size)
+    _quantize_weights(graph, bits=4, block_size=config.block_size)
+    return graph
 
 
 CONVERSIONS: dict[str, Precision] = {
-    "fp32": Precision(_to_fp32, 1e-3, 1.001),
-    "fp16": Precision(_to_fp16, 1e-2, 1.01),
-    "int8": Precision(_to_int8, 0.1, 1.05),
-    "int4": Precision(_to_int4, 0.6, 1.6),
+    "fp32": Precision(_to_fp32, 1e-3, 1.001, 0.99),
+    "fp16": Precision(_to_fp16, 1e-2, 1.01, 0.97),
+    "int8": Precision(_to_int8, 0.1, 1.05, 0.85),
+    "int4": Precision(_to_int4, 0.6, 1.6, 0.4),
 }
 """By name, in the order of falling exactness."""
 
 
-def _quantize_weights(model: onnx.ModelProto, *, bits: int, block_size: int) -> onnx.ModelProto:
-    """Every product with a constant matrix becomes `MatMulNBits`."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import (
-        DefaultWeightOnlyQuantConfig,
-        MatMulNBitsQuantizer,
+def _quantize_weights(graph: WeightedGraph, *, bits: int, block_size: int) -> None:
+    """Every product with a constant matrix becomes `MatMulNBits`, one after the other."""
+    is_symmetric = bits == 8
+    quantized: dict[str, tuple[list[str], int, int]] = {}
+    nodes: list[Any] = []
+    for node in _without_gemm(graph):
+        weight = graph.value(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is None or weight.ndim != 2 or weight.dtype != np.float32:
+            nodes.append(node)
+            continue
+        name = node.input[1]
+        if name not in quantized:
+            parts = _blocks_of(weight, bits=bits, block_size=block_size, is_symmetric=is_symmetric)
+            names = [f"{name}_Q{bits}", f"{name}_scales", f"{name}_zero_points"][: len(parts)]
+            graph.weights |= dict(zip(names, parts, strict=True))
+            quantized[name] = names, *weight.shape
+            graph.release_pages()
+        names, rows, columns = quantized[name]
+        nodes.append(_block_product(node, names, rows, columns, bits=bits, block_size=block_size))
+    del graph.proto.graph.node[:]
+    graph.proto.graph.node.extend(nodes)
+    _use_contributed_operators(graph)
+    graph.drop_unused()
+
+
+def _without_gemm(graph: WeightedGraph) -> Iterator[onnx.NodeProto]:
+    """The nodes; each `Gemm` as a product and a sum."""
+    for node in graph.proto.graph.node:
+        factors = {part.name: helper.get_attribute_value(part) for part in node.attribute}
+        weight = graph.value(node.input[1]) if node.op_type == "Gemm" else None
+        if weight is None or factors.get("transA") or factors.get("alpha", 1) != 1 or factors.get("beta", 1) != 1:
+            yield node
+            continue
+        name = node.input[1]
+        if factors.get("transB"):
+            name = f"{name}_transposed"
+            graph.weights[name] = weight.T
+        has_bias = len(node.input) > 2 and node.input[2]
+        result = f"{node.output[0]}/product" if has_bias else node.output[0]
+        yield helper.make_node("MatMul", [node.input[0], name], [result], node.name)
+        if has_bias:
+            yield helper.make_node("Add", [result, node.input[2]], list(node.output), f"{node.name}/bias")
+
+
+def _blocks_of(weight: Array, *, bits: int, block_size: int, is_symmetric: bool) -> list[Array]:
+    """Values, scales and, if they are not symmetric, zero points of a matrix (K, N)."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, DefaultWeightOnlyQuantizer
+
+    settings = DefaultWeightOnlyQuantConfig(block_size=block_size, is_symmetric=is_symmetric, bits=bits)
+    values, scales, zeros = DefaultWeightOnlyQuantizer(settings).qbits_block_quant(np.ascontiguousarray(weight))
+    return [values, scales] if is_symmetric else [values, scales, zeros]
+
+
+def _block_product(
+    node: onnx.NodeProto, weight: list[str], rows: int, columns: int, *, bits: int, block_size: int
+) -> onnx.NodeProto:
+    """A product (.., K) by (K, N) whose second factor is in blocks."""
+    sizes = {"K": rows, "N": columns, "bits": bits, "block_size": block_size, "accuracy_level": _ACCURACY_LEVEL}
+    return helper.make_node(
+        "MatMulNBits", [node.input[0], *weight], list(node.output), node.name, domain="com.microsoft", **sizes
     )
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
-    wrapped = ONNXModel(model)
-    wrapped.replace_gemm_with_matmul()
-    algorithm = DefaultWeightOnlyQuantConfig(
-        block_size=block_size, is_symmetric=bits == 8, accuracy_level=_ACCURACY_LEVEL, bits=bits
-    )
-    quantizer = MatMulNBitsQuantizer(wrapped.model, algo_config=algorithm)
-    logger = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # it tells of every node
-    try:
-        quantizer.process()
-    finally:
-        logger.setLevel(level)
-    quantized: onnx.ModelProto = quantizer.model.model
-    return quantized
 
 
-def _quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
+def _use_contributed_operators(graph: WeightedGraph) -> None:
+    if not any(opset.domain == "com.microsoft" for opset in graph.proto.opset_import):
+        graph.proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def _quantize_dynamically(graph: WeightedGraph) -> WeightedGraph:
     """Weights int8 per channel; activations are rounded when they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    def convert(before: Path, after: Path) -> None:
         quantize_dynamic(
-            model,
-            path,
+            before,
+            after,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            use_external_data_format=model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF // 2,
+            use_external_data_format=True,
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
         )
-        return onnx.load(path)
+
+    return graph.reloaded_from(convert)
 
 
-def _quantize_embedding(model: onnx.ModelProto, block_size: int) -> None:
+def _quantize_embedding(graph: WeightedGraph, block_size: int) -> None:
     """Token embedding in int8 blocks, and the LM head with it where their weights are tied: they are kept once, not twice.
 
     An embedding whose width no block divides stays as it is.
     """
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, DefaultWeightOnlyQuantizer
-
-    graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    lookup = next(
-        (node for node in graph.node if node.op_type == "Gather" and node.input[0] in weights and node.input[1] == "input_ids"),
-        None,
-    )
+    proto = graph.proto.graph
+    lookups = (node for node in proto.node if node.op_type == "Gather" and node.input[0] in graph.weights)
+    lookup = next((node for node in lookups if _is_of_tokens(graph, node)), None)
     if lookup is None:
         return
     name = lookup.input[0]
-    embedding = numpy_helper.to_array(weights[name])
+    embedding = graph.weights[name]
     vocabulary, width = embedding.shape
     while width % block_size:
         block_size //= 2
     if block_size < 16:
         return
-    settings = DefaultWeightOnlyQuantConfig(block_size=block_size, is_symmetric=True, bits=_EMBEDDING_BITS)
-    packed, scales, _ = DefaultWeightOnlyQuantizer(settings).qbits_block_quant(np.ascontiguousarray(embedding.T))
+    parts = _blocks_of(embedding.T, bits=_EMBEDDING_BITS, block_size=block_size, is_symmetric=True)
     rounded, scale = f"{name}_Q{_EMBEDDING_BITS}", f"{name}_scales"
-    for tensor_name, value in ((rounded, packed), (scale, scales), (f"{name}_shape", np.array(embedding.shape))):
-        graph.initializer.append(numpy_helper.from_array(value, tensor_name))
-    blocks: dict[str, Any] = {"bits": _EMBEDDING_BITS, "block_size": block_size, "domain": "com.microsoft"}
-    transposed = {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] == name}
+    graph.weights |= {rounded: parts[0], scale: parts[1]}
+    proto.initializer.append(numpy_helper.from_array(np.array(embedding.shape), f"{name}_shape"))
+    blocks: dict[str, Any] = {"bits": _EMBEDDING_BITS, "block_size": block_size}
+    transposed = {node.output[0] for node in proto.node if node.op_type == "Transpose" and node.input[0] == name}
     nodes: list[Any] = []
-    for node in graph.node:
+    for node in proto.node:
         if node is lookup:
             matrix = f"{name}_matrix"
             nodes.append(helper.make_node("Reshape", [rounded, f"{name}_shape"], [matrix], name=f"{node.name}/matrix"))
             inputs, axes = [matrix, node.input[1], scale], {"gather_axis": 0, "quantize_axis": 1, **blocks}
+            axes["domain"] = "com.microsoft"
             nodes.append(helper.make_node("GatherBlockQuantized", inputs, node.output, node.name, **axes))
         elif node.op_type == "MatMul" and node.input[1] in transposed:
-            sizes = {"K": width, "N": vocabulary, "accuracy_level": _ACCURACY_LEVEL, **blocks}
-            nodes.append(helper.make_node("MatMulNBits", [node.input[0], rounded, scale], node.output, node.name, **sizes))
+            nodes.append(_block_product(node, [rounded, scale], width, vocabulary, **blocks))
         elif not transposed.intersection(node.output):
             nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    if not any(name in node.input for node in nodes):
-        graph.initializer.remove(weights[name])
-    if not any(opset.domain == "com.microsoft" for opset in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    del proto.node[:]
+    proto.node.extend(nodes)
+    _use_contributed_operators(graph)
+    graph.drop_unused()
+
+
+def _is_of_tokens(graph: WeightedGraph, lookup: onnx.NodeProto) -> bool:
+    """Whether a lookup's rows are token ids, as they come or in another shape."""
+    reshaped = {node.output[0] for node in graph.proto.graph.node if node.op_type == "Reshape" and node.input[0] == "input_ids"}
+    return lookup.input[1] == "input_ids" or lookup.input[1] in reshaped

@@ -38,17 +38,80 @@ class Parity:
     perplexity: float
     perplexity_of_pytorch: float
 
-    def violations(self, max_relative_difference: float, max_perplexity_ratio: float) -> list[str]:
-        """What lies outside a tolerance, in words."""
-        found = []
-        for name in ("relative_difference", "cached_relative_difference"):
-            value = getattr(self, name)
-            if not value <= max_relative_difference:  # NaN fails too
-                found.append(f"{name} is {value:.2g}, allowed is {max_relative_difference:g}")
-        ratio = self.perplexity / self.perplexity_of_pytorch
-        if not ratio <= max_perplexity_ratio:
-            found.append(f"the perplexity is {ratio:.3g} times PyTorch's, allowed is {max_perplexity_ratio:g}")
-        return found
+
+@dataclass(frozen=True)
+class Probe:
+    """How graph and PyTorch model read a text.
+
+    Attributes:
+        tokens: Its tokens.
+        first_position: Position of the first one.
+        next_token_agreement: Share of its positions (of its last ones, where it is long) where both find the same token the
+            likeliest.
+        perplexity: By the exported graph.
+        perplexity_of_pytorch: By PyTorch.
+    """
+
+    tokens: int
+    first_position: int
+    next_token_agreement: float
+    perplexity: float
+    perplexity_of_pytorch: float
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How far a graph may be from the PyTorch model.
+
+    Attributes:
+        relative_difference: Largest mean difference of logits, in standard deviations.
+        perplexity_ratio: Largest ratio of the perplexities, whichever is the larger one.
+        next_token_agreement: Smallest share of positions where both find the same token the likeliest.
+    """
+
+    relative_difference: float
+    perplexity_ratio: float
+    next_token_agreement: float
+
+
+def violations(parity: Parity, probes: Mapping[str, Probe], allowed: Allowed) -> list[str]:
+    """What lies outside a tolerance, in words."""
+    found = []
+    for name in ("relative_difference", "cached_relative_difference"):
+        value = getattr(parity, name)
+        if not value <= allowed.relative_difference:  # NaN fails too
+            found.append(f"{name} is {value:.2g}, allowed is {allowed.relative_difference:g}")
+    for name, probe in probes.items():
+        where = f"at positions {probe.first_position} to {probe.first_position + probe.tokens - 1} ({name})"
+        if not probe.next_token_agreement >= allowed.next_token_agreement:
+            found.append(
+                f"{where} {probe.next_token_agreement:.1%} of the next tokens agree, and at least "
+                f"{allowed.next_token_agreement:.1%} must"
+            )
+        ratio = probe.perplexity / probe.perplexity_of_pytorch
+        if not 1 / allowed.perplexity_ratio <= ratio <= allowed.perplexity_ratio:
+            found.append(
+                f"{where} the perplexity is {ratio:.3g} times PyTorch's, allowed is {1 / allowed.perplexity_ratio:.4g} to "
+                f"{allowed.perplexity_ratio:g} times"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How long a text the graph is for, and was proved with.
+
+    Attributes:
+        usable_positions: Longest text that it is right for, in tokens; None where the model has no limit.
+        cap: Why that is less than the model's own limit; empty if it is not.
+        proved_tokens: Longest text that was compared.
+        unproved: Lengths after which something changes inside the model, and that no text passed: too long to compare.
+    """
+
+    usable_positions: int | None
+    cap: str
+    proved_tokens: int
+    unproved: list[int]
 
 
 @dataclass(frozen=True)
@@ -79,6 +142,9 @@ class ExportReport:
         allowed: How much they may.
         sizes: Sizes.
         versions: Library -> version.
+        probes: Texts that both read, by name; empty in a report of an earlier version.
+        reach: How long a text the graph is for; None in a report of an earlier version.
+        peak_memory_bytes: Largest memory that the process had until the end of the export; 0 in a report of an earlier version.
         seconds: What the export took.
         files: The folder's files, without the report; what else is there is somebody else's.
         pushed_to: Hub repository, as it was asked for -> its address, once the folder is there.
@@ -92,6 +158,9 @@ class ExportReport:
     allowed: dict[str, float]
     sizes: Sizes
     versions: dict[str, str]
+    probes: dict[str, Probe] = field(default_factory=dict)
+    reach: Reach | None = None
+    peak_memory_bytes: int = 0
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     pushed_to: dict[str, str] = field(default_factory=dict)
@@ -108,7 +177,10 @@ class ExportReport:
             KeyError: An entry is missing.
             TypeError: An entry is missing, unknown, or of a wrong type.
         """
-        report = cls(**{**values, "parity": Parity(**values["parity"]), "sizes": Sizes(**values["sizes"])})
+        parts = {"parity": Parity(**values["parity"]), "sizes": Sizes(**values["sizes"])}
+        probes = {name: Probe(**probe) for name, probe in values.get("probes", {}).items()}
+        reach = Reach(**values["reach"]) if values.get("reach") else None
+        report = cls(**{**values, **parts, "probes": probes, "reach": reach})
         for name, kind in (("settings", dict), ("files", list), ("pushed_to", dict)):
             if name not in values or not isinstance(values[name], kind):
                 raise TypeError(f"no {name}")

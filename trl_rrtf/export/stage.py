@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import resource
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from trl_rrtf.export.folder import (
     require_apart,
     scratch_beside,
 )
-from trl_rrtf.export.report import ExportReport, Parity, Sizes
+from trl_rrtf.export.report import ExportReport, Parity, Probe, Reach, Sizes, violations
 from trl_rrtf.models.hub import create_repository, push_folder
 from trl_rrtf.models.onnx_runtime import choose_provider
 from trl_rrtf.models.paths import model_fingerprint, model_name, require_model
@@ -31,7 +32,10 @@ from trl_rrtf.rows.resumable import output_lock
 from trl_rrtf.rows.summary import Summary
 
 if TYPE_CHECKING:
-    from trl_rrtf.export.checkpoint import Checkpoint
+    from trl_rrtf.export.parity import Reference
+
+_PARITY_CHECK = 2
+"""Version of what is compared and allowed; a graph that an earlier one let pass is made again."""
 
 _LIBRARIES = ("trl-rrtf", "transformers", "torch", "optimum", "optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
 _NEEDED = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}
@@ -53,7 +57,10 @@ class ExportSummary(Summary):
         greedy_agreement: Share of greedily generated tokens that are the same.
         perplexity: Of a text, by the graph.
         perplexity_of_pytorch: Of the same text.
+        proved_tokens: Longest text that was compared, in tokens; 0 in a report of an earlier version.
+        usable: Longest text that the graph is right for, and why, where that is less than the model's; else empty.
         provider: Execution provider that compared.
+        peak_memory_megabytes: Largest memory that the process had until the end of the export, 10^6 bytes.
         seconds: What the export took.
         pushed_to: Address on the Hub, where the folder was to be pushed; else None.
         output: The folder.
@@ -70,7 +77,10 @@ class ExportSummary(Summary):
     greedy_agreement: float
     perplexity: float
     perplexity_of_pytorch: float
+    proved_tokens: int
+    usable: str
     provider: str
+    peak_memory_megabytes: float
     seconds: float
     pushed_to: str | None
     output: str
@@ -89,7 +99,10 @@ class ExportSummary(Summary):
             "greedy tokens that agree": self.greedy_agreement,
             "perplexity": self.perplexity,
             "perplexity of PyTorch": self.perplexity_of_pytorch,
+            "longest text compared, tokens": self.proved_tokens,
+            **({"right for texts of up to": self.usable} if self.usable else {}),
             "compared on": self.provider,
+            "peak memory, MB": self.peak_memory_megabytes,
             "seconds": self.seconds,
             **({"pushed to": self.pushed_to} if self.pushed_to else {}),
             "output": self.output,
@@ -120,6 +133,7 @@ def run_export(arguments: ExportArguments, config: ExportConfig) -> ExportSummar
     settings = {
         "model": model_name(arguments.model),
         "model_fingerprint": model_fingerprint(arguments.model),
+        "parity_check": _PARITY_CHECK,
         **settings_of(config),
     }
     with output_lock(output), full_disk_errors(output):
@@ -151,38 +165,47 @@ def _require_packages() -> None:
 
 def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, settings: dict[str, Any]) -> ExportReport:
     from trl_rrtf.export.checkpoint import load_checkpoint
-    from trl_rrtf.export.graph import export_graph, exporter, save_graph
+    from trl_rrtf.export.graph import export_graph, exporter_of
     from trl_rrtf.export.model_card import write_onnx_card
+    from trl_rrtf.export.parity import make_reference, unproved_boundaries
     from trl_rrtf.export.precision import CONVERSIONS
+    from trl_rrtf.export.rotary import positions_of, write_cap
 
     checkpoint = load_checkpoint(model, scratch)
-    graph = export_graph(checkpoint.model, folder, fused=config.is_fused)
+    loaded = checkpoint.model
+    positions = positions_of(loaded.config)
+    parameters = sum(parameter.numel() for parameter in loaded.parameters())
+    reference = make_reference(loaded, checkpoint.tokenizer)
+    used_exporter = exporter_of(loaded)
+    graph = export_graph(loaded, folder, fused=config.is_fused)
     checkpoint.tokenizer.save_pretrained(folder)
-    graph = CONVERSIONS[config.precision].convert(graph, config)
-    save_graph(graph, folder)
-    del graph
-    provider, parity = _prove(checkpoint, folder, config)
+    checkpoint.release_model()
+    write_cap(graph, folder, positions)
     precision = CONVERSIONS[config.precision]
-    parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    graph = precision.convert(graph, config)
+    graph.save(folder)
+    del graph
+    provider, parity, probes = _prove(reference, folder, config)
     size = graph_bytes(folder)
+    proved = max(probe.tokens for probe in probes.values())
     report = ExportReport(
         settings=settings,
-        exporter=exporter(),
+        exporter=used_exporter,
         checkpoint=checkpoint.proof,
         provider=provider,
         parity=parity,
-        allowed={
-            "relative_difference": precision.max_relative_difference,
-            "perplexity_ratio": precision.max_perplexity_ratio,
-        },
+        allowed=asdict(precision.allowed),
         sizes=Sizes(parameters, size, size / (4 * parameters)),
         versions={"python": platform.python_version(), **_versions()},
+        probes=probes,
+        reach=Reach(positions.usable, positions.cap, proved, unproved_boundaries(positions)),
+        peak_memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
     write_onnx_card(folder, model, config, report)
     return report
 
 
-def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> tuple[str, Parity]:
+def _prove(reference: Reference, folder: Path, config: ExportConfig) -> tuple[str, Parity, dict[str, Probe]]:
     """Compares with PyTorch, on CUDA where the graph is for it and CUDA is here, else on the CPU, which it returns too."""
     import onnxruntime
 
@@ -192,16 +215,14 @@ def _prove(checkpoint: Checkpoint, folder: Path, config: ExportConfig) -> tuple[
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     provider = choose_provider("cuda" if config.device == "cuda" and has_cuda else "cpu")
-    parity = compare(checkpoint.model, checkpoint.tokenizer, OnnxDecoder.load(folder, provider))
-    precision = CONVERSIONS[config.precision]
-    violations = parity.violations(precision.max_relative_difference, precision.max_perplexity_ratio)
-    if violations:
+    parity, probes = compare(reference, OnnxDecoder.load(folder, provider))
+    if found := violations(parity, probes, CONVERSIONS[config.precision].allowed):
         raise OutputError(
-            f"the {config.precision} graph does not compute what the checkpoint does: {'; '.join(violations)}. Nothing was "
+            f"the {config.precision} graph does not compute what the checkpoint does: {'; '.join(found)}. Nothing was "
             "written; choose a more exact precision"
             + (", a smaller `--block_size`, or `--int8_method weight_only`" if config.precision.startswith("int") else "")
         )
-    return provider, parity
+    return provider, parity, probes
 
 
 def _versions() -> dict[str, str]:
@@ -215,6 +236,7 @@ def _versions() -> dict[str, str]:
 
 
 def _summary(report: ExportReport, output: str, address: str | None) -> ExportSummary:
+    reach = report.reach or Reach(None, "", 0, [])
     return ExportSummary(
         precision=report.settings["precision"],
         exporter=report.exporter,
@@ -227,7 +249,10 @@ def _summary(report: ExportReport, output: str, address: str | None) -> ExportSu
         greedy_agreement=report.parity.greedy_agreement,
         perplexity=report.parity.perplexity,
         perplexity_of_pytorch=report.parity.perplexity_of_pytorch,
+        proved_tokens=reach.proved_tokens,
+        usable=f"{reach.usable_positions} tokens: {reach.cap}" if reach.cap else "",
         provider=report.provider,
+        peak_memory_megabytes=round(report.peak_memory_bytes / 1e6, 1),
         seconds=report.seconds,
         pushed_to=address,
         output=output,
