@@ -182,6 +182,10 @@ WRONG = {
     "rank: {passed_preference: teacher_log_prob}": "`rank`: `passed_preference`: `run` asks no teacher",
     "evaluate: {k: [1, 2], k_temperatures: [0.2, 1.2], num_generations: 2}": "`evaluate`: `k_temperatures`: the candidates of",
     "teachers: [{model: T, engine: openai}]": "`teachers[0]`: `api_key_env`: the environment variable OPENAI_API_KEY",
+    "sample: {repair_turns: 1}": "`sample`: `repair_turns`: no problem has a public test",
+    "sample: {public_tests: 1}": "`sample`: `public_tests`: only repair turns run tests",
+    "teachers: [{model: M, repair_turns: 2}]": "`teachers[0]`: `repair_turns`: no problem has a public test",
+    "teachers: [{model: M, public_tests: 2}]": "`teachers[0]`: `public_tests`: only repair turns run tests",
     "cluster: [1]": "`config`: `cluster`: expected text, got list [1]",
 }
 
@@ -193,7 +197,8 @@ def test_a_wrong_file_is_refused_before_any_work(wrong, settings, tmp_path, caps
     keys = re.findall(r"^\w+", wrong, re.M)
     rest = {name: value for name, value in {**settings, "output_dir": str(tmp_path / "run")}.items() if name not in keys}
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    path.write_text(yaml.safe_dump(rest) + wrong.replace("problems: P", f"problems: {settings['problems']}") + "\n")
+    named = wrong.replace("problems: P", f"problems: {settings['problems']}").replace("model: M", f"model: {settings['model']}")
+    path.write_text(yaml.safe_dump(rest) + named + "\n")
     assert main(["run", "--config", str(path)]) == 1
     error = capsys.readouterr().err
     assert WRONG[wrong] in error
@@ -315,6 +320,11 @@ def test_repair_turns_run_programs_as_the_judge_does(settings, tmp_path, monkeyp
     recorded = json.loads((tmp_path / "run" / "candidates" / "student.jsonl.settings.json").read_text())
     assert recorded["repair_turns"] == 1
     assert recorded["timeout"] == settings["judge"]["timeout"]
+    config.sample["public_tests"] = 2
+    advice = r"`public_tests` was 1 and is 2.*delete the folder `.*/run`, or choose another `output_dir`"
+    with pytest.raises(OutputError, match=advice) as raised:
+        run_pipeline(config)
+    assert "overwrite" not in str(raised.value), "which `run` does not have"
 
 
 def test_rounds_train_the_adapter_of_the_round_before(settings, tmp_path, monkeypatch):

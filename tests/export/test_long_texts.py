@@ -8,10 +8,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.export.test_export import ARCHITECTURES, LLAMA_LIKE, checkpoint, export, report_of
-from trl_rrtf import ConfigError
+from trl_rrtf import ConfigError, OnnxCausalLM
 from trl_rrtf.models.onnx_runtime import OnnxDecoder
 
 pytest.importorskip("onnxruntime")
@@ -61,6 +62,10 @@ def test_a_scaled_rotary_embedding_is_proved_beyond_its_original_length_or_cappe
         _, cache = decoder.step(ids, ids)
         with pytest.raises(ConfigError, match=rf"up to {longest} tokens, and there are {longest + 1}: .*`{kind}`.*in PyTorch"):
             decoder.step(ids[:, :1], np.ones((1, longest + 1), dtype=np.int64), cache)
+        onnx_model, prompt = OnnxCausalLM.from_pretrained(tmp_path / "onnx"), torch.ones(1, longest - 2, dtype=torch.long)
+        assert onnx_model.generate(prompt, max_new_tokens=3, min_new_tokens=3).shape[1] == longest + 1
+        with pytest.raises(ConfigError, match=rf"up to {longest} tokens, and there are {longest + 1}"):
+            onnx_model.generate(prompt, max_new_tokens=4, min_new_tokens=4)
     else:
         original = {"yarn": 128, "linear": 128, "llama3": 64}[kind]
         assert report["probes"]["long"]["tokens"] == original + 64 == positions_of_folder(model).boundaries[-1] + 64

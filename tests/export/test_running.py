@@ -188,6 +188,17 @@ def test_the_command_line_exports_samples_and_generates(llama, tmp_path, capsys)
     assert "has no model.onnx" in capsys.readouterr().err
 
 
+def test_the_tokenizer_is_one_that_both_lines_read(llama, exported):
+    """transformers 5 names a plain tokenizer in a way that 4 does not know."""
+    written = json.loads((exported / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] != "TokenizersBackend"
+    assert not isinstance(written.get("extra_special_tokens"), list)
+    ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (exported, llama))
+    assert [ours(prompt)["input_ids"] for prompt in PROMPTS] == [theirs(prompt)["input_ids"] for prompt in PROMPTS]
+    assert ours.all_special_tokens == theirs.all_special_tokens
+    assert ours.chat_template == theirs.chat_template
+
+
 @pytest.mark.skipif(LINE != 4, reason="with transformers 5 every test here exports so")
 def test_without_optimum_pytorch_exports(llama, tmp_path, monkeypatch):
     monkeypatch.setattr("trl_rrtf.export.graph.exporter", lambda: "torch")

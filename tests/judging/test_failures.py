@@ -54,7 +54,7 @@ LEETCODE = (
             code("assert add(1, 0) == 1\nassert add(1, 2) == 3\nassert add(1,\n 3) == 4"),
             "assert add(1, 2) == 3\nExpected: 3\nGot: -1",
         ),
-        (WRONG, code("x = 2\nassert add(1, x) == 3"), "x = 2\nassert add(1, x) == 3"),
+        (WRONG, code("x = 2\nassert add(1, x) == 3"), "x = 2\nassert add(1, x) == 3\nWhere: x = 2\nExpected: 3\nGot: -1"),
         (WRONG, code("assert abs(add(1, 2) - 3) < 1e-6"), "assert abs(add(1, 2) - 3) < 1e-6\nExpected: < 1e-06\nGot: 4"),
         (WRONG, code("assert add(1, 2) in (2, 3)"), "assert add(1, 2) in (2, 3)\nExpected: in (2, 3)\nGot: -1"),
         (WRONG, code("assert not add(1, 0)"), "assert not add(1, 0)\nExpected: a false value\nGot: 1"),
@@ -83,15 +83,19 @@ LEETCODE = (
         (
             "def add(\n",
             code("assert add(1, 2) == 3"),
-            "The program does not compile: SyntaxError: '(' was never closed, line 1",
+            "The program does not compile: SyntaxError: '(' was never closed, line 1 of the program",
         ),
-        ("1 / 0\n", code("assert add(1, 2) == 3"), "It fails: ZeroDivisionError: division by zero, line 1"),
+        ("1 / 0\n", code("assert add(1, 2) == 3"), "It fails: ZeroDivisionError: division by zero, line 1 of the program"),
         ("import os; os._exit(0)\n", code("assert add(1, 2) == 3"), "It fails: the program ended early (exit status 0)"),
-        ("raise AssertionError('mine')\n", code("assert add(1, 2) == 3"), "It fails: AssertionError: mine, line 1"),
+        (
+            "raise AssertionError('mine')\n",
+            code("assert add(1, 2) == 3"),
+            "It fails: AssertionError: mine, line 1 of the program",
+        ),
         (
             "def add(a, b):\n    assert a > b, 'mine'\n",
             code("assert add(1, 2) == 3"),
-            "Expected: 3\nError: AssertionError: mine, line 2",
+            "Expected: 3\nError: AssertionError: mine, line 2 of the program",
         ),
     ],
 )
@@ -101,12 +105,101 @@ def test_the_failing_test_is_told(judge, program, test, text):
     assert "7070" not in failure.text()
 
 
+GROWS = "def add(a, b, seen=[]):\n    seen.append(a)\n    return seen\n"
+REMEMBERS = "memo = {}\ndef add(a, b):\n    return memo.setdefault(0, a + b)\n"
+COUNTS = "count = 0\ndef add(a, b):\n    global count\n    count += 1\n    return count\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "tests", "shown"),
+    [
+        (GROWS, [code("assert add(1, 0) == [1]"), code("assert add(2, 0) == [2]")], ("[2]", "[1, 2]")),
+        (GROWS, [code("assert add(1, 0) == [1]\nassert add(2, 0) == [2]")], ("[2]", "[1, 2]")),
+        (GROWS, [call("[1, 0]", "[1]"), call("[2, 0]", "[2]")], ("[2]", "[1, 2]")),
+        (
+            GROWS,
+            [code("def check(candidate):\n    assert candidate(1, 0) == [1]\n    assert candidate(2, 0) == [2]", "check")],
+            ("[2]", "[1, 2]"),
+        ),
+        (REMEMBERS, [code("assert add(1, 0) == 1"), code("assert add(2, 0) == 2")], ("2", "1")),
+        (COUNTS, [code("assert add(0, 0) == 1"), code("assert add(0, 0) == 1")], ("1", "2")),
+        (COUNTS, [code("for i in range(5):\n    assert add(i, 0) == min(i + 1, 3)")], ("3", "4")),
+    ],
+)
+def test_the_value_is_the_one_that_the_test_saw_and_not_that_of_a_fresh_process(judge, program, tests, shown):
+    failure = first_failure(judge, problem(), program, tests)
+    assert (failure.expected, failure.got) == shown
+
+
+@pytest.mark.parametrize(
+    ("program", "test", "texts"),
+    [
+        ("def add(a, b):\n    yield a\n", "assert add(1, 2) == [1]", ["Got: a value of type generator, which has no text"]),
+        ("class Q: pass\ndef add(a, b): return Q()\n", "assert add(1, 2) == 3", ["Got: a value of type Q, which has no text"]),
+        (
+            "class Q: pass\ndef add(a, b): return [Q()]\n",
+            "assert add(1, 2) == 3",
+            ["Got: a value of type list, and in it a value of type Q, which has no text of its own"],
+        ),
+        (
+            "class Q:\n    def __repr__(self): raise SystemExit\ndef add(a, b): return Q()\n",
+            "assert add(1, 2) == 3",
+            ["Got: a value of type Q, whose text raises SystemExit"],
+        ),
+        (WRONG, "x = 2\ny = 1\nassert add(1, x) == x + y", ["Where: x = 2, y = 1\nExpected: 3\nGot: -1"]),
+        (WRONG, "for i in range(3):\n    assert add(i, i) == 2 * i", ["Where: i = 1\nExpected: 2\nGot: 0"]),
+        (WRONG, "x = 2\nassert 1 / 0 == add(1, x)", ["Where: x = 2\nError: ZeroDivisionError"]),
+        (WRONG, "assert add(1, 2) == add(5, 2)", ["Expected: 3\nGot: -1"]),
+        (WRONG, "x = add(1, 2)\nassert x == 3", ["Expected: 3\nGot: -1"]),
+        (
+            WRONG,
+            "xs = [1, 2]\nassert sorted(xs, key=lambda x: add(x, 0)) == xs[::-1]",
+            ["Where: xs = [1, 2]\nExpected: [2, 1]"],
+        ),
+        (
+            WRONG,
+            "try:\n    add(1, 2)\n    assert False\nexcept ValueError:\n    pass",
+            ["This test fails:\ntry:\n    add(1, 2)\n    assert False\nexcept ValueError:\n    pass"],
+        ),
+        (WRONG, "assert add(1, 0) == 1; assert add(1, 2) == 3", ["assert add(1, 0) == 1; assert add(1, 2) == 3"]),
+    ],
+)
+def test_what_a_test_compares_is_told_as_well_as_it_can_be(judge, program, test, texts):
+    shown = first_failure(judge, problem(), program, [code(test)]).text()
+    assert [text for text in texts if text not in shown] == [], shown
+
+
+def test_the_variables_of_a_failure_are_bounded(judge):
+    names = "\n".join(f"x{i} = {i}" for i in range(9))
+    failure = first_failure(
+        judge, problem(), WRONG, [code(f"{names}\nlong = 'z' * 500\nassert add(x1 + x2 + x3, x4 + x5 + x6 + len(long)) == 3")]
+    )
+    assert failure.variables == "x1 = 1, x2 = 2, x3 = 3, x4 = 4, x5 = 5"
+
+
+def test_a_limit_of_time_in_a_loop_tells_the_variables():
+    with Judge(JudgeConfig(timeout=0.5, num_workers=1)) as judge:
+        failure = first_failure(judge, problem(), SLOW, [code("for i in range(3):\n    assert add(i, i) == 2 * i")])
+    assert (failure.variables, failure.got, failure.error) == ("i = 1", None, "time limit of 0.5 s")
+
+
+def test_the_values_change_no_verdict(judge):
+    """An argument that the program empties reaches the test when its statement has ended, whether values are told or not."""
+    program = "def add(a, b):\n    a.clear()\n    return []\n"
+    test = code("a = [1]\nassert add(a, 0) == [1]\nassert a == [1]\nassert add([], 0) == [] and a == []")
+    failure = first_failure(judge, problem(), program, [test])
+    verdict = judge.judge(problem(tests=[test]), program)
+    assert failure.variables == "a = [1]", "as it was when the assertion compared"
+    assert (failure.verdict.outcome, failure.verdict.passed, failure.verdict.total) == (Outcome.PARTIAL, 1, 3)
+    assert (verdict.outcome, verdict.passed, verdict.total) == (Outcome.PARTIAL, 1, 3)
+
+
 @pytest.mark.parametrize(
     ("program", "text"),
     [
         ("print(int(input()) * 3)", "For this standard input, the program fails:\n2\nExpected output:\n4\nGot:\n6"),
-        ("print(1 / 0)", "2\nExpected output:\n4\nError:\nZeroDivisionError: division by zero, line 1"),
-        ("print(", "The program does not compile: SyntaxError: '(' was never closed, line 1"),
+        ("print(1 / 0)", "2\nExpected output:\n4\nError:\nZeroDivisionError: division by zero, line 1 of the program"),
+        ("print(", "The program does not compile: SyntaxError: '(' was never closed, line 1 of the program"),
     ],
 )
 def test_the_failing_run_of_a_whole_program_is_told(judge, program, text):

@@ -252,3 +252,22 @@ def add(a, b):
     assert observations[2].error.startswith("a value of more than") or observations[2].value
     assert observations[3].value == r"'\ud800'"
     assert observations[4].value == "[]"
+
+
+@pytest.mark.parametrize(
+    ("program", "inputs", "message"),
+    [
+        (PROGRAM, [1], r"`inputs\[0\]` for problem 'p': expected text, got int 1"),
+        (PROGRAM, "add(1, 2)", "`inputs` for problem 'p': expected a list of texts, got str 'add"),
+        (None, ["add(1, 2)"], "`program`: expected the text of a Python program, got nothing"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["expression", "stdin"])
+def test_arguments_of_a_wrong_type_are_named(judge, program, inputs, message, kind):
+    with pytest.raises(ConfigError, match=message):
+        judge.observe(PROBLEM, program, inputs, kind)
+
+
+def test_a_program_that_is_no_text_is_named(judge):
+    with pytest.raises(ConfigError, match="`program`: expected the text of a Python program, got nothing"):
+        judge.judge(PROBLEM, None)

@@ -106,7 +106,12 @@ def test_the_card_of_an_adapter_says_what_loads_it(folder):
 @pytest.mark.parametrize(("model", "base_model"), [("org/coder", "org/coder"), *((name, None) for name in LOCAL)])
 def test_the_card_of_an_export(folder, model, base_model):
     report = SimpleNamespace(
-        provider="CPU", parity=Parity(*[0.1] * 9), sizes=SimpleNamespace(bytes=1e6), versions={"onnx": "1"}
+        provider="CPU",
+        parity=Parity(*[0.1] * 9),
+        sizes=SimpleNamespace(bytes=1e6),
+        probes={},
+        reach=None,
+        versions={"onnx": "1"},
     )
     write_onnx_card(folder, model, ExportConfig(), report)
     data = ModelCard.load(folder / "README.md").data
@@ -152,7 +157,12 @@ def test_somebody_elses_card_is_not_rewritten(folder):
 
 def test_the_pushed_card_of_an_export_has_the_repositorys_name(folder):
     report = SimpleNamespace(
-        provider="CPU", parity=Parity(*[0.1] * 9), sizes=SimpleNamespace(bytes=1e6), versions={"onnx": "1"}
+        provider="CPU",
+        parity=Parity(*[0.1] * 9),
+        sizes=SimpleNamespace(bytes=1e6),
+        probes={},
+        reach=None,
+        versions={"onnx": "1"},
     )
     write_onnx_card(folder, "here/coder", ExportConfig(), report)
     text, _ = composed(ModelCard.load(folder / "README.md"), base_model="me/tiny", relation="quantized")

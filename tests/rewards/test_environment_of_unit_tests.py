@@ -18,6 +18,7 @@ from trl_rrtf import (
     RowError,
     UnitTestEnvironment,
     UnitTestEnvironmentFactory,
+    UnitTestReward,
     unit_test_environment_reward,
 )
 
@@ -83,6 +84,27 @@ def test_a_problem_without_public_tests_is_said_once(caplog):
                 environment.run_public_tests(RIGHT)
     assert len(caplog.records) == 1
     assert "problem 'f' has no public tests" in caplog.text
+
+
+def test_a_problem_without_hidden_tests_is_said_once_and_counted(caplog):
+    check = {"kind": "check", "code": "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(5) == 6\n"}
+    with UnitTestEnvironmentFactory(JudgeConfig(num_workers=1), public_tests=1) as factory:
+        environments = [factory() for _ in range(4)]
+        for environment, tests in zip(environments, ([check], [check], ROW["tests"], ROW["tests"]), strict=True):
+            environment.reset(**ROW | {"problem_id": "f", "tests": tests})
+        logged = {}
+        unit_test_environment_reward(environments, log_metric=lambda name, value: logged.update({name: value}))
+    assert [record.getMessage()[:48] for record in caplog.records] == ["problem 'f' has no hidden tests: `run_public_tes"]
+    assert logged["unit_test_environment_reward/without_hidden_tests"] == 0.5
+
+
+@pytest.mark.parametrize("make", [UnitTestEnvironmentFactory, UnitTestReward])
+def test_settings_of_a_wrong_type_are_refused_at_once(make):
+    for given in ({"timeout": 3}, {}, 3):
+        with pytest.raises(ConfigError, match="`judge_config`: expected a JudgeConfig"):
+            make(judge_config=given)
+    with pytest.raises(ConfigError, match="`rank_config`: expected a RankConfig, got dict"):
+        make(rank_config={"partial_credit": 0.5})
 
 
 def test_the_program_is_taken_out_of_its_fence(environment):

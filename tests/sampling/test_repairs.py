@@ -98,6 +98,7 @@ def test_a_candidate_that_fails_is_shown_how_and_writes_again(problems):
         "repaired": [0, len(twice)],
         "still failing": 0,
         "could not be judged": 0,
+        "conversation too long": 0,
         "problems without public tests": 0,
         "problems without hidden tests": 0,
     }
@@ -215,8 +216,81 @@ def test_a_text_prompt_goes_on_behind_the_failure(problems, style):
     assert len(prompts) == 5
     start = '"""\nWrite add 0.\n"""\n' if style == "paper" else "Write add 0."
     said = "This test fails:\nassert add(1, 2) == 3\nExpected: 3\nGot: -1"
-    told = f'{start}{WRONG.rstrip()}\n\n"""\nThe program above is wrong.\n{said}\nThe corrected program:\n"""\n'
+    comments = "".join(f"# {line}\n" for line in ["The program above is wrong.", *said.split("\n"), "The corrected program:"])
+    told = f"{start}{WRONG.rstrip()}\n\n{comments}"
     assert told + ("" if style == "paper" else start) in prompts
+
+
+@pytest.mark.parametrize("style", ["paper", "completion"])
+def test_no_value_is_altered_and_none_ends_the_explanation(style):
+    group = CandidateGroup(problem_id="p", prompt="Write add.", tests=[], candidates=[])
+    failure = 'Got: \'"""\'\r\nimport os\rimport sys\n\nx'
+    prompt = repair_prompt(group, style, [('return """a"""', failure)])
+    assert '# Got: \'"""\'\n# import os\n# import sys\n# \n# x\n' in prompt
+    assert 'return """a"""\n' in prompt
+
+
+class SmallWriter(Writer):
+    """A model whose context holds a prompt and one repair, and no second one."""
+
+    def room_for(self, prompt):
+        return 600 - sum(len(message["content"]) for message in prompt)
+
+
+class SmallStreamingWriter(SmallWriter, StreamingWriter):
+    """The same, prompt by prompt."""
+
+
+@pytest.mark.parametrize("writer", [SmallWriter, SmallStreamingWriter])
+@pytest.mark.parametrize("longest", [200, 580])
+def test_a_conversation_that_is_too_long_ends_and_is_counted(problems, writer, longest):
+    """Also where all of a problem, or of a batch, are."""
+    model = writer((WRONG, RIGHT), (WRONG,))
+    summary, groups = sample(problems, model, settings=config(max_new_tokens=longest))
+    wrong = sum(candidate.program == WRONG for group in groups for candidate in group.candidates[:6])
+    first = wrong if longest == 200 else 0
+    assert summary.repairs["shown a failure"] == [first, 0]
+    assert summary.repairs["conversation too long"] == wrong
+    assert summary.table()["repairs left out, conversation too long"] == wrong
+    assert sum(len(group.candidates) for group in groups) == 30 + first
+    assert max(len(prompt) for prompt, _ in model.seen) == (3 if first else 1)
+
+
+def test_a_real_model_knows_how_much_its_context_holds(problems, tiny_model_dir):
+    settings = SamplingConfig(str(tiny_model_dir), dtype="float32", num_generations=1, max_new_tokens=500, temperature=1.0)
+    sampler = make_sampler(settings)
+    room = sampler.room_for("def add(a, b):")
+    assert 512 - 14 <= room < 512
+    files = arguments(problems, limit=1, repair_turns=1)
+    summary = run_sample(files, SamplingConfig(**{**vars(settings), "max_new_tokens": 380}), sampler, judging())
+    assert summary.repairs["shown a failure"] == [0]
+    assert summary.repairs["conversation too long"] == 1
+
+
+def test_a_prompt_of_text_parts_is_text_and_other_parts_are_refused_before_the_model(tmp_path):
+    """Templates such as that of SmolLM2 put texts together, and fail where a content is a list."""
+    parts = [{"type": "text", "text": "Write "}, {"type": "text", "text": "add."}]
+    image = [{"type": "image", "image": "a.png"}]
+    prompts = [[{"role": "user", "content": content}] for content in (parts, "Write add.", image)]
+    writer = Writer((RIGHT,))
+    problems = write_problems(tmp_path / "good.jsonl", 2, prompt=prompts[:2])
+    sample(problems, writer, repair_turns=0, public_tests=None, limits=JudgeConfig())
+    assert [prompt for prompt, _ in writer.seen[::6]] == [prompts[1]] * 2
+    writer.seen.clear()
+    with pytest.raises(RowError, match=r"problem 'p/2', column `prompt\[0\].content\[0\]`: expected .*only text is read"):
+        sample(write_problems(tmp_path / "bad.jsonl", 3, prompt=prompts), writer)
+    assert not writer.seen
+
+
+def test_a_run_that_fails_before_its_first_text_leaves_no_settings_in_the_way(problems):
+    class Broken:
+        def sample(self, prompts, draws):
+            raise TypeError("no model")
+
+    with pytest.raises(TypeError, match="no model"):
+        sample(problems, Broken())
+    assert sorted(path.name for path in problems.parent.iterdir()) == ["problems.jsonl"]
+    sample(problems, Writer((RIGHT,)), settings=config(seed=2))
 
 
 def test_a_prompt_that_ends_in_a_prefill_has_one_assistant_turn_per_answer():

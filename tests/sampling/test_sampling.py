@@ -380,6 +380,7 @@ def test_a_model_that_was_retrained_in_its_folder_is_noticed(tiny_model_dir, tmp
 def test_options_that_change_no_candidate_may_differ_when_a_run_goes_on(tiny_model_dir, tmp_path, problems_file):
     class Endpoint(NoModel):
         def stream(self, prompts, draws):
+            yield 0, ["pass"] * len(draws.seeds[0])  # a run without any text leaves no settings
             raise Killed
 
     arguments = SampleArguments(str(problems_file), str(tmp_path / "c.jsonl"))

@@ -187,3 +187,10 @@ def _older_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
         config["additional_special_tokens"] = extra
         del config["extra_special_tokens"]
     return config
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Saves a tokenizer so that transformers 4 and 5 read it; 4 does not know the name that 5 gives to a plain one."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    write_json(path, _older_tokenizer_config(json.loads(path.read_text(encoding="utf-8"))))

@@ -31,6 +31,8 @@ def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: Expo
         provider=report.provider,
         megabytes=round(report.sizes.bytes / 1e6, 1),
         parity={name: f"{value:.4g}" for name, value in asdict(report.parity).items()},
+        probes=report.probes,
+        reach=report.reach,
         versions=report.versions,
     )
     card.save(folder / "README.md")

@@ -81,10 +81,11 @@ def tell_statements(tree: ast.Module) -> ast.Module:
 
 def count_assertions(recorded: ast.Module) -> int:
     """How many assertions stand in code that records them, those in loops once."""
-    return sum(map(_is_recorded, ast.walk(recorded)))
+    return sum(map(is_recorded, ast.walk(recorded)))
 
 
-def _is_recorded(node: ast.AST) -> bool:
+def is_recorded(node: ast.AST) -> bool:
+    """Whether a statement is the recorder around an assertion."""
     return isinstance(node, ast.With) and isinstance(name := node.items[0].context_expr, ast.Name) and name.id == RECORDER
 
 
@@ -95,7 +96,7 @@ class _Record(ast.NodeTransformer):
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         self.generic_visit(node)
         # One that never holds says that its place must not be reached; it ends the code, as in plain Python.
-        return node if _never_holds(node) else _recorded(node)
+        return node if never_holds(node) else _recorded(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         if isinstance(node.value, ast.Compare):  # meant as an assertion: it does nothing else
@@ -112,18 +113,18 @@ class _Record(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> ast.AST:
         self.generic_visit(node)
         # Of two lists that are compared in a loop, one that is empty would make the loop compare nothing.
-        if _called_name(node.iter) == "zip" and any(map(_is_recorded, ast.walk(node))):
-            node.iter.func = _of_recorder("zip")  # type: ignore[attr-defined]
+        if _called_name(node.iter) == "zip" and any(map(is_recorded, ast.walk(node))):
+            node.iter.func = of_recorder("zip")  # type: ignore[attr-defined]
         return node
 
     def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
         self.generic_visit(node)
         if _called_name(node.iter) == "zip":
-            node.iter.func = _of_recorder("zip")  # type: ignore[attr-defined]
+            node.iter.func = of_recorder("zip")  # type: ignore[attr-defined]
         return node
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
-        if not any(map(_catches_assertions, node.handlers)) and any(map(_never_holds, [*node.body, *node.orelse])):
+        if not any(map(_catches_assertions, node.handlers)) and any(map(never_holds, [*node.body, *node.orelse])):
             return _recorded(node)
         parts = ["handlers", "orelse", "finalbody"]
         if not any(map(_catches_assertions, node.handlers)):
@@ -144,7 +145,7 @@ class _TellStatements(ast.NodeTransformer):
         super().generic_visit(node)
         for name in ("body", "orelse", "finalbody"):
             statements = getattr(node, name, None)
-            if isinstance(statements, list) and not isinstance(node, ast.ClassDef) and not _is_recorded(node):
+            if isinstance(statements, list) and not isinstance(node, ast.ClassDef) and not is_recorded(node):
                 setattr(node, name, self._told(statements, at_start=isinstance(node, _COMPUTE_FIRST)))
         return node
 
@@ -152,7 +153,7 @@ class _TellStatements(ast.NodeTransformer):
         told: list[ast.stmt] = [_statement_ended(statements[0])] if at_start and statements else []
         for statement in statements:
             told.append(statement)
-            if _is_recorded(statement):
+            if is_recorded(statement):
                 continue  # the recorder knows
             if isinstance(statement, _RUN_NOTHING) or not any(isinstance(node, _MAY_RUN) for node in ast.walk(statement)):
                 continue
@@ -174,7 +175,7 @@ def _in_parts(test: ast.expr) -> ast.expr:
         ended = "part_held" if isinstance(test.op, ast.And) else "part_failed"
         values: list[ast.expr] = []
         for value in map(_in_parts, test.values):
-            values += [ast.copy_location(ast.Call(func=_of_recorder(ended), args=[], keywords=[]), value)] if values else []
+            values += [ast.copy_location(ast.Call(func=of_recorder(ended), args=[], keywords=[]), value)] if values else []
             values.append(value)
         test.values = values
     elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
@@ -183,10 +184,11 @@ def _in_parts(test: ast.expr) -> ast.expr:
 
 
 def _statement_ended(beside: ast.stmt) -> ast.stmt:
-    return ast.copy_location(ast.Expr(ast.Call(func=_of_recorder("statement_ended"), args=[], keywords=[])), beside)
+    return ast.copy_location(ast.Expr(ast.Call(func=of_recorder("statement_ended"), args=[], keywords=[])), beside)
 
 
-def _of_recorder(method: str) -> ast.Attribute:
+def of_recorder(method: str) -> ast.Attribute:
+    """A method of the recorder, as test code calls it."""
     return ast.Attribute(value=ast.Name(id=RECORDER, ctx=ast.Load()), attr=method, ctx=ast.Load())
 
 
@@ -201,7 +203,7 @@ def _called_name(node: ast.AST) -> str:
     return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
 
 
-def _never_holds(node: ast.stmt) -> bool:
+def never_holds(node: ast.stmt) -> bool:
     """`assert False`, `self.fail()`, `raise AssertionError`: reached only where something was not raised."""
     if isinstance(node, ast.Assert):
         return isinstance(node.test, ast.Constant) and not node.test.value
@@ -248,8 +250,8 @@ def run_test_functions(recorded: ast.Module) -> int:
             given = test is not statement  # `self`
             if len(test.args.args) - given > len(test.args.defaults) or test.decorator_list:
                 raise ValueError(f"`{test.name}` needs fixtures or parameters of pytest; call it in the test's code")
-        without_assertion += sum(not any(map(_is_recorded, ast.walk(test))) for test in tests)
-        call = ast.Call(func=_of_recorder(method), args=[ast.Name(id=statement.name, ctx=ast.Load())], keywords=[])
+        without_assertion += sum(not any(map(is_recorded, ast.walk(test))) for test in tests)
+        call = ast.Call(func=of_recorder(method), args=[ast.Name(id=statement.name, ctx=ast.Load())], keywords=[])
         recorded.body.append(ast.fix_missing_locations(ast.copy_location(ast.Expr(call), statement)))
     return without_assertion
 
@@ -283,7 +285,7 @@ def judges_nothing(recorded: ast.Module, kind: str) -> str | None:
         return None
     used = {node.id for node in ast.walk(recorded) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     reached = [s for s in recorded.body if not (isinstance(s, _FUNCTIONS) and s.name not in used)]
-    if not any(isinstance(node, ast.Call) or _is_recorded(node) for statement in reached for node in ast.walk(statement)):
+    if not any(isinstance(node, ast.Call) or is_recorded(node) for statement in reached for node in ast.walk(statement)):
         return "it asserts nothing and calls nothing, so that every program would pass, or none; write `assert f(1) == 2`"
     return None
 

@@ -6,24 +6,31 @@ import ast
 import re
 from typing import NamedTuple
 
-from trl_rrtf.judging.assertions import expected_names
+from trl_rrtf.judging.assertions import expected_names, never_holds
 from trl_rrtf.python_source import parse_program
 from trl_rrtf.rows.records import Problem, UnitTest
+
+_EQUALITIES = ("Equal", "ListEqual", "DictEqual", "SetEqual", "TupleEqual", "SequenceEqual", "CountEqual", "AlmostEqual")
+_TRUTHS = {"assertTrue": "a true value", "assertFalse": "a false value"}
 
 
 class FailingStatement(NamedTuple):
     """An assertion of test code.
 
     Attributes:
-        shown: Its text as written; in a `check` with the function's name for `candidate`. In a loop, with the loop. The whole
-            code of a test with a single assertion.
-        expected: What it expects, if that can be told.
-        expression: What it compares, to be evaluated on its own, if that can be told.
+        shown: Its text as written; in a `check` with the function's name for `candidate`. In a loop, with the loop; in a `try`
+            that asks for an exception, with that. The whole code of a test with a single assertion.
+        expected: What it expects, if that can be told from its text.
+        value_side: Which of its sides (0 or 1) is the program's, or None where it has none.
+        expected_side: The side whose value is expected, where its text does not say it.
+        sign: How the two are compared, where not for equality: `< `.
     """
 
     shown: str
     expected: str | None = None
-    expression: str | None = None
+    value_side: int | None = None
+    expected_side: int | None = None
+    sign: str = ""
 
 
 def failing_statement(test: UnitTest, problem: Problem, line: int) -> FailingStatement:
@@ -36,31 +43,35 @@ def failing_statement(test: UnitTest, problem: Problem, line: int) -> FailingSta
     """
     code = test.code or ""
     tree = parse_program(code)
+    if _shares_its_line(tree, line):  # it could be either
+        return FailingStatement(code.splitlines()[line - 1].strip())
     path = _path_to(tree, line)
     if not path:
         only = tree.body[0] if len(tree.body) == 1 and not line else None
         path = [only] if isinstance(only, ast.Assert) else []
     if not path:
         return FailingStatement(code.strip())
-    loops = [node for node in path if isinstance(node, ast.For | ast.While)]
-    shown = ast.get_source_segment(code, loops[0] if loops else path[-1]) or code.strip()
+    around = [node for node in path if isinstance(node, ast.For | ast.While) or _asks_for_an_exception(node)]
+    shown = ast.get_source_segment(code, around[0] if around else path[-1]) or code.strip()
     if test.kind == "assert" and path[-1] in tree.body and sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) == 1:
         shown = code.strip()  # with what prepares it
     under_test = {problem.entry_point} if problem.entry_point else expected_names([tree])
-    renamed: dict[str, str] = {}
     if test.kind == "check":
         parameter, called = _parameter(tree, path), _under_test(tree, problem.entry_point or "")
         if parameter is not None and called is not None:
-            renamed[parameter] = called
             shown = re.sub(rf"\b{re.escape(parameter)}\(", lambda _: f"{called}(", shown)
             under_test.add(parameter)
-    compared = None if loops else _compared(path[-1], under_test)
-    if compared is None:
-        return FailingStatement(shown)
-    value, expected = compared
-    if not _stands_alone(value, tree, renamed):
-        return FailingStatement(shown)
-    return FailingStatement(shown, expected, ast.unparse(_Renamed(renamed).visit(value)))
+    return _compared(path[-1], under_test)._replace(shown=shown)
+
+
+def _shares_its_line(tree: ast.Module, line: int) -> bool:
+    """Whether two simple statements stand on a line: `assert a; assert b`."""
+    simple = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
+    return sum(node.lineno <= line <= (node.end_lineno or 0) for node in simple) > 1
+
+
+def _asks_for_an_exception(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Try) and any(map(never_holds, [*node.body, *node.orelse]))
 
 
 def _path_to(tree: ast.Module, line: int) -> list[ast.stmt]:
@@ -97,60 +108,45 @@ def _under_test(tree: ast.Module, entry_point: str) -> str | None:
     return re.sub(rf"\b{re.escape(checks[-1].args.args[0].arg)}\b", entry_point, ast.unparse(last.value.args[0]))
 
 
-def _compared(node: ast.stmt, under_test: set[str]) -> tuple[ast.expr, str] | None:
-    """The side of an assertion that calls the program, and what is expected of it."""
-    value: ast.expr
-    if isinstance(node, ast.Assert):
-        value = node.test
-    elif isinstance(node, ast.Expr):
-        value = node.value
-    else:
-        return None
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr.startswith("assert"):
-        if value.func.attr != "assertEqual" or len(value.args) < 2:
-            return None
-        value = ast.copy_location(ast.Compare(left=value.args[0], ops=[ast.Eq()], comparators=[value.args[1]]), value)
+def _compared(node: ast.stmt, under_test: set[str]) -> FailingStatement:
+    """What a statement compares, by the sides that [`tell_values`][trl_rrtf.judging.told_values.tell_values] hands on."""
+    value = node.test if isinstance(node, ast.Assert) else node.value if isinstance(node, ast.Expr) else None
+    if value is None:
+        return FailingStatement("")
+    if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
+        name = value.func.attr if isinstance(value.func, ast.Attribute) else ""
+        if name in _TRUTHS and value.args:
+            return FailingStatement("", _TRUTHS[name], 0)
+        if name.removeprefix("assert") not in _EQUALITIES or len(value.args) < 2:
+            return FailingStatement("")
+        value = ast.Compare(left=value.args[0], ops=[ast.Eq()], comparators=[value.args[1]])
     if isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not):
-        return (value.operand, "a false value") if _calls(value.operand, under_test) else None
+        return FailingStatement("", "a false value", 0)
     if not isinstance(value, ast.Compare) or len(value.ops) != 1:
-        return (value, "a true value") if _calls(value, under_test) else None
-    operator, left, right = value.ops[0], value.left, value.comparators[0]
-    if isinstance(operator, ast.Eq | ast.Is):
-        if _calls(left, under_test):
-            return left, ast.unparse(right)
-        return (right, ast.unparse(left)) if _calls(right, under_test) else None
-    sign = ast.unparse(ast.Compare(ast.Name("x"), [operator], [ast.Name("y")]))[1:-1].strip()
-    return (left, f"{sign} {ast.unparse(right)}") if _calls(left, under_test) else None
+        return FailingStatement("", None if isinstance(value, ast.Constant) else "a true value", 0)
+    operator, sides = value.ops[0], [value.left, value.comparators[0]]
+    if not isinstance(operator, ast.Eq | ast.Is):
+        sign = ast.unparse(ast.Compare(ast.Name("x"), [operator], [ast.Name("y")]))[1:-1].strip()
+        return _sides(sides, 0, f"{sign} ")
+    turned = _calls(sides[1], under_test) if not _calls(sides[0], under_test) else False
+    turned = turned or (_is_literal(sides[0]) and not _is_literal(sides[1]))
+    return _sides(sides, int(turned), "")
+
+
+def _sides(sides: list[ast.expr], value_side: int, sign: str) -> FailingStatement:
+    other = 1 - value_side
+    if _is_literal(sides[other]):
+        return FailingStatement("", f"{sign}{ast.unparse(sides[other])}", value_side)
+    return FailingStatement("", None, value_side, other, sign)
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def _calls(value: ast.expr, under_test: set[str]) -> bool:
     return any(isinstance(node, ast.Name) and node.id in under_test for node in ast.walk(value))
-
-
-def _stands_alone(value: ast.expr, tree: ast.Module, renamed: dict[str, str]) -> bool:
-    """Whether an expression means the same without the code around it."""
-    bound: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            bound.add(node.id)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
-    names = [node for node in ast.walk(value) if isinstance(node, ast.Name)]
-    own = {node.id for node in names if isinstance(node.ctx, ast.Store)}
-    own |= {node.arg for node in ast.walk(value) if isinstance(node, ast.arg)}
-    read = {node.id for node in names if isinstance(node.ctx, ast.Load)} - own - set(renamed)
-    return not (read & bound) and not any(isinstance(node, ast.Await | ast.NamedExpr) for node in ast.walk(value))
-
-
-class _Renamed(ast.NodeTransformer):
-    def __init__(self, names: dict[str, str]) -> None:
-        self._names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        if node.id not in self._names:
-            return node
-        return ast.copy_location(ast.parse(self._names[node.id], mode="eval").body, node)

@@ -16,7 +16,6 @@ from typing import Any
 
 from trl_rrtf.judging.failing_statement import failing_statement
 from trl_rrtf.judging.judge import Finding, Judge
-from trl_rrtf.judging.observation import Observation
 from trl_rrtf.rows.records import Outcome, Problem, UnitTest, Verdict
 
 LONGEST_SHOWN = 1000
@@ -31,9 +30,11 @@ class Failure:
         verdict: What happened to the program, by the tests that were run.
         test: The failing assertion, the call, or the text of standard input; empty where the program failed before any test.
         expected: What was expected, as Python or as the output's text, or None where that cannot be told apart from the test.
-        got: What the program gave instead, or None where it gave nothing or that cannot be told.
+        got: What the program gave instead, as the test saw it, or what that is where it has no text; None where it gave
+            nothing or that cannot be told.
         error: What the program raised, or the limit that it broke; empty where it ran and gave something else.
         kind: Kind of the test; empty where the program failed before any.
+        variables: What the failing assertion used by name, such as `x = 2`; empty where it used none, or none short enough.
     """
 
     verdict: Verdict
@@ -42,6 +43,7 @@ class Failure:
     got: str | None
     error: str = ""
     kind: str = ""
+    variables: str = ""
 
     def text(self) -> str:
         """What a model may be shown, each part cut to 1,000 characters."""
@@ -53,6 +55,8 @@ class Failure:
             return f"The program does not compile: {error}" if outcome is Outcome.COMPILE_ERROR else f"It fails: {error}"
         is_program = self.kind == "stdio"
         parts = [("For this standard input, the program fails", self.test) if is_program else ("This test fails", self.test)]
+        if self.variables:
+            parts.append(("Where", self.variables))
         if self.expected is not None:
             parts.append(("Expected output" if is_program else "Expected", self.expected))
         if self.got is not None:
@@ -89,15 +93,9 @@ def first_failures(judge: Judge, items: Iterable[tuple[Problem, str, Sequence[Un
         judge: The judge.
         items: (problem, program, tests) triples; programs of one problem that follow each other share a checker.
     """
-    shown = list(_with_these_tests_only(items))
-    findings = judge.find_many(shown)
-    cases = [_Case(problem, program, finding) for (problem, program), finding in zip(shown, findings, strict=True)]
-    for kind in ("expression", "stdin"):
-        asked = [case for case in cases if case.question(kind) is not None]
-        observed = judge.observe_many(((case.problem, case.program, [case.question(kind) or ""]) for case in asked), kind)
-        for case, [observation] in zip(asked, observed, strict=True):
-            case.observation = observation
-    return [case.failure() for case in cases]
+    asked = list(_with_these_tests_only(items))
+    findings = judge.find_many(asked)
+    return [_failure(problem, finding) for (problem, _), finding in zip(asked, findings, strict=True)]
 
 
 def _with_these_tests_only(items: Iterable[tuple[Problem, str, Sequence[UnitTest]]]) -> Iterator[tuple[Problem, str]]:
@@ -110,50 +108,33 @@ def _with_these_tests_only(items: Iterable[tuple[Problem, str, Sequence[UnitTest
         yield last[2], program
 
 
-class _Case:
-    """A program that was judged, and what is asked of it about its failure."""
-
-    def __init__(self, problem: Problem, program: str, finding: Finding) -> None:
-        self.problem, self.program = problem, program
-        self.observation: Observation | None = None
-        self._finding = finding
-        self._shown, self._expected, self._expression = "", None, None
-        self._test: UnitTest | None = None
-        without_a_test = (Outcome.PASSED, Outcome.INFRASTRUCTURE, Outcome.COMPILE_ERROR)
-        if finding.test is None or finding.verdict.outcome in without_a_test:
-            return
-        in_judged_order = sorted(problem.tests, key=lambda test: test.kind == "stdio")
-        self._test = in_judged_order[finding.test]
-        self._shown, self._expected, self._expression = _shown_test(problem, self._test, finding.line)
-
-    def question(self, kind: str) -> str | None:
-        """What to observe of the program, if that is of this kind."""
-        if self._test is None or self._finding.raised:
-            return None
-        if self._test.kind == "stdio":
-            return self._test.stdin if kind == "stdin" else None
-        return self._expression if kind == "expression" else None
-
-    def failure(self) -> Failure | None:
-        verdict = self._finding.verdict
-        if verdict.outcome is Outcome.PASSED:
-            return None
-        if self._test is None:
-            return Failure(verdict, "", None, None, _without_file_name(verdict.detail))
-        got = None if self.observation is None else self.observation.value
-        return Failure(verdict, self._shown, self._expected, got, self._finding.raised, self._test.kind)
-
-
-def _shown_test(problem: Problem, test: UnitTest, line: int) -> tuple[str, str | None, str | None]:
-    """What to show of a test, what it expects, and the expression whose value is compared."""
+def _failure(problem: Problem, finding: Finding) -> Failure | None:
+    verdict, without_a_test = finding.verdict, (Outcome.INFRASTRUCTURE, Outcome.COMPILE_ERROR)
+    if verdict.outcome is Outcome.PASSED:
+        return None
+    if finding.test is None or verdict.outcome in without_a_test:
+        return Failure(verdict, "", None, None, _of_the_program(verdict.detail))
+    in_judged_order = sorted(problem.tests, key=lambda test: test.kind == "stdio")
+    test = in_judged_order[finding.test]
+    sides = dict(enumerate(finding.sides))
+    expected: str | None
+    names = ", ".join(f"{name} = {text}" for name, text in finding.names.items())
     if test.kind == "stdio":
-        return test.stdin or "", test.stdout or "", None
-    if test.kind == "call":
+        shown, expected, got = test.stdin or "", test.stdout or "", sides.get(0)
+    elif test.kind == "call":
         arguments = ", ".join(map(python_literal, json.loads(test.input or "")))
-        call = f"{(problem.entry_point or '').removeprefix('Solution().')}({arguments})"
-        return call, python_literal(json.loads(test.output or "")), call
-    found = failing_statement(test, problem, line)
-    return found.shown, found.expected, found.expression
+        shown = f"{(problem.entry_point or '').removeprefix('Solution().')}({arguments})"
+        expected, got = python_literal(json.loads(test.output or "")), sides.get(0)
+    else:
+        statement = failing_statement(test, problem, finding.line)
+        shown, expected = statement.shown, statement.expected
+        got = None if statement.value_side is None else sides.get(statement.value_side)
+        if statement.expected_side is not None and (value := sides.get(statement.expected_side)) is not None:
+            expected = f"{statement.sign}{value}"
+        if got is None and not finding.raised:  # then the text says of no value what was expected of it
+            expected = None
+    raised = _of_the_program(finding.raised)
+    return Failure(verdict, shown, expected, None if raised else got, raised, test.kind, names)
 
 
 def python_literal(value: Any) -> str:
@@ -174,5 +155,7 @@ def _behind(text: str, *, own_lines: bool) -> str:
     return f"\n{text}" if own_lines or "\n" in text or text.startswith("assert") else f" {text}"
 
 
-def _without_file_name(detail: str) -> str:
-    return re.sub(r" \(<candidate>, line \d+\)", "", detail)
+def _of_the_program(detail: str) -> str:
+    """A verdict's detail, with a line that is clearly one of the program and not of the tests."""
+    detail = re.sub(r" \(<candidate>, line \d+\)", "", detail)
+    return re.sub(r", line (\d+)(?=$| \((?:memory|output) limit)", r", line \1 of the program", detail)

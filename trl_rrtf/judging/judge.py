@@ -33,17 +33,17 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from trl_rrtf.errors import JudgeError
+from trl_rrtf.errors import ConfigError, JudgeError
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.isolation import Isolation, probe_isolation
 from trl_rrtf.judging.observation import INPUT_KINDS, Observation
-from trl_rrtf.judging.preparation import PreparedProblem, prepare, prepare_observation
+from trl_rrtf.judging.preparation import PreparedProblem, check_inputs, prepare, prepare_observation
 from trl_rrtf.judging.wire.protocol import Judged
 from trl_rrtf.judging.worker import (
     CandidateKilledError,
@@ -54,6 +54,7 @@ from trl_rrtf.judging.worker import (
     WorkerHungError,
 )
 from trl_rrtf.options import check_choice
+from trl_rrtf.rows.checks import shown
 from trl_rrtf.rows.records import Outcome, Problem, Verdict
 
 _LAYERS_LEFT_OUT: tuple[str, ...] = ()
@@ -72,12 +73,17 @@ class Finding(NamedTuple):
             behind them, or None where none is known.
         line: Line of the test's code, or 0 where none is known.
         raised: What was raised there, or the limit that was broken; empty where an assertion did not hold.
+        sides: The values that the failing assertion compared, as text, or the result of a call, or the output of a whole
+            program; None for one that is not known. None are there where nothing but verdicts is asked for.
+        names: The variables that the failing assertion used, as text.
     """
 
     verdict: Verdict
     test: int | None = None
     line: int = 0
     raised: str = ""
+    sides: tuple[str | None, ...] = ()
+    names: Mapping[str, str] = {}
 
 
 @dataclass(eq=False)
@@ -204,11 +210,11 @@ class Judge:
         Raises:
             ConfigError: As in [`judge`][trl_rrtf.Judge.judge].
         """
-        return (finding.verdict for finding in self.find_many(items))
+        return (finding.verdict for finding in self._in_order(self._judging(items)))
 
     def find_many(self, items: Iterable[tuple[Problem, str]]) -> Iterator[Finding]:
-        """As `judge_many`, and says where each program went wrong first."""
-        return self._in_order(self._judging(items))
+        """As `judge_many`, and says where each program went wrong first, and what the test saw there."""
+        return self._in_order(self._judging(items, tells=True))
 
     def observe(self, problem: Problem, program: str, inputs: Sequence[str], kind: str = "expression") -> list[Observation]:
         """Runs one program on inputs, without any test, contained as for tests.
@@ -216,16 +222,17 @@ class Judge:
         Args:
             problem: Its `entry_point` and `setup_code` count, its tests do not.
             program: A self-contained program.
-            inputs: Python expressions such as `"add(1, 2)"`, evaluated where test code is, in one process of the program (what
-                one changes, the next one sees), each with the whole time limit; or texts of standard input, each for a run of
-                the whole program. Of those that come to a limit of time or memory, three are tried.
+            inputs: Python expressions such as `"add(1, 2)"`. They are evaluated where test code is, by the checker and with
+                the rights of the user: give trusted text alone, never what a model wrote. All of them are for one process of
+                the program (what one changes, the next one sees), each with the whole time limit; or texts of standard input,
+                each for a run of the whole program. Of those that come to a limit of time or memory, three are tried.
             kind: `"expression"` or `"stdin"`.
 
         Returns:
             What each gave, in order.
 
         Raises:
-            ConfigError: An expression does not parse, or `kind` is unknown.
+            ConfigError: An expression does not parse, `kind` is unknown, or an argument is of a wrong type.
         """
         [observations] = self.observe_many([(problem, program, inputs)], kind)
         return observations
@@ -248,16 +255,19 @@ class Judge:
         check_choice("kind", kind, INPUT_KINDS)
         return self._in_order(self._observing(items, kind))
 
-    def _judging(self, items: Iterable[tuple[Problem, str]]) -> Iterator[_Task]:
+    def _judging(self, items: Iterable[tuple[Problem, str]], *, tells: bool = False) -> Iterator[_Task]:
         last: tuple[Problem, PreparedProblem] | None = None
         for problem, program in items:
             if last is None or last[0] is not problem:
-                last = problem, prepare(problem)
+                last = problem, prepare(problem, tells=tells)
+            _check_program(program)
             yield _Task(last[1], program)
 
     def _observing(self, items: Iterable[tuple[Problem, str, Sequence[str]]], kind: str) -> Iterator[_Task]:
         last: tuple[Problem, list[str], PreparedProblem] | None = None
         for problem, program, inputs in items:
+            _check_program(program)
+            check_inputs(problem, inputs)
             if last is None or last[0] is not problem or last[1] != list(inputs):
                 last = problem, list(inputs), prepare_observation(problem, inputs, kind)
             yield _Observing(last[2], program)
@@ -380,7 +390,14 @@ def _as_finding(judged: Judged) -> Finding:
         detail=_writable(judged.detail),
     )
     test = None if judged.failed_test < 0 else judged.failed_test
-    return Finding(verdict, test, judged.failed_line, _writable(judged.failed_by))
+    sides = tuple(None if side is None else _writable(side) for side in judged.failed_sides or ())
+    names = {name: _writable(text) for name, text in (judged.failed_names or {}).items()}
+    return Finding(verdict, test, judged.failed_line, _writable(judged.failed_by), sides, names)
+
+
+def _check_program(program: str) -> None:
+    if not isinstance(program, str):
+        raise ConfigError(f"`program`: expected the text of a Python program, got {shown(program)}")
 
 
 def _writable(text: str) -> str:

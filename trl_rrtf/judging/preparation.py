@@ -22,8 +22,10 @@ from trl_rrtf.judging.assertions import (
     tell_statements,
     trusted_imports,
 )
+from trl_rrtf.judging.told_values import tell_values
 from trl_rrtf.judging.wire.protocol import FunctionTest, ProblemTests, ProgramTest
 from trl_rrtf.python_source import compile_expression, compile_tree, parse_program
+from trl_rrtf.rows.checks import shown
 from trl_rrtf.rows.records import Problem, UnitTest
 
 _EXTRAS = {"sortedcontainers": "leetcode"}
@@ -61,8 +63,12 @@ def check_tests(problems: Iterable[tuple[str, Problem]]) -> None:
             raise ConfigError(f"{place}: {error}") from error
 
 
-def prepare(problem: Problem) -> PreparedProblem:
+def prepare(problem: Problem, *, tells: bool = False) -> PreparedProblem:
     """Reads the tests of a problem.
+
+    Args:
+        problem: The problem.
+        tells: Whether the values at the first failure are asked for.
 
     Raises:
         ConfigError: The problem has no test, or its tests cannot be run or judge nothing, or a package that they import is
@@ -85,6 +91,8 @@ def prepare(problem: Problem) -> PreparedProblem:
                 functions.append(_call_test(test))
             else:
                 trees.append(record_assertions(test.code or ""))
+                if tells:
+                    tell_values(trees[-1])
                 functions.append(_code_test(test.kind, trees[-1]))
                 reason = judges_nothing(trees[-1], test.kind)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -92,7 +100,7 @@ def prepare(problem: Problem) -> PreparedProblem:
         if reason:
             raise ConfigError(f"`tests` of problem {name!r}: a test of kind `{test.kind}` judges nothing: {reason}")
     calls = sum(test.kind == "call" for test in functions)
-    return _prepared(problem, functions, programs, trees, len(programs) + calls + (calls < len(functions)))
+    return _prepared(problem, functions, programs, trees, len(programs) + calls + (calls < len(functions)), tells=tells)
 
 
 def prepare_observation(problem: Problem, inputs: Sequence[str], kind: str) -> PreparedProblem:
@@ -118,14 +126,33 @@ def prepare_observation(problem: Problem, inputs: Sequence[str], kind: str) -> P
                 raise ValueError("it is not one expression")
             code = compile_expression(statement.value, "<test>")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            shown = expression if len(expression) <= 80 else expression[:77] + "..."
-            raise ConfigError(f"`inputs`: expected Python expressions, such as `add(1, 2)`, got {shown!r}: {error}") from error
+            start = expression if len(expression) <= 80 else expression[:77] + "..."
+            raise ConfigError(f"`inputs`: expected Python expressions, such as `add(1, 2)`, got {start!r}: {error}") from error
         functions.append(FunctionTest("expression", marshal.dumps(code), "", "", 0))
     return _prepared(problem, functions, [], trees, len(inputs))
 
 
+def check_inputs(problem: Problem, inputs: Sequence[str]) -> None:
+    """Refuses what is no list of texts.
+
+    Raises:
+        ConfigError: It names the argument.
+    """
+    if isinstance(inputs, str) or not isinstance(inputs, Sequence):
+        raise ConfigError(f"`inputs` for problem {problem.problem_id!r}: expected a list of texts, got {shown(inputs)}")
+    for number, text in enumerate(inputs):
+        if not isinstance(text, str):
+            raise ConfigError(f"`inputs[{number}]` for problem {problem.problem_id!r}: expected text, got {shown(text)}")
+
+
 def _prepared(
-    problem: Problem, functions: list[FunctionTest], programs: list[ProgramTest], trees: list[ast.Module], runs: int
+    problem: Problem,
+    functions: list[FunctionTest],
+    programs: list[ProgramTest],
+    trees: list[ast.Module],
+    runs: int,
+    *,
+    tells: bool = False,
 ) -> PreparedProblem:
     trusted = _trusted_code(problem)
     _require_packages(problem.problem_id, [*trees, *trusted])
@@ -141,6 +168,7 @@ def _prepared(
         written=total,
         expected=sorted(names),
         imports=trusted_imports(trees, names),
+        tells=tells,
     )
     return PreparedProblem(tests, total, runs)
 

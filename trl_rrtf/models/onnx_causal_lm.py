@@ -13,7 +13,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from trl_rrtf.errors import ConfigError, LoadError
 from trl_rrtf.models.key_value_cache import CACHE
-from trl_rrtf.models.onnx_runtime import choose_provider, make_session, require_onnx_model
+from trl_rrtf.models.onnx_runtime import (
+    choose_provider,
+    make_session,
+    position_cap,
+    require_onnx_model,
+    require_within,
+)
 
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.onnx", "*.onnx_data")
 """What is fetched from the Hub."""
@@ -60,6 +66,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         is_on_gpu = session.get_providers()[0] == "CUDAExecutionProvider"
         self._device = torch.device("cuda", 0) if is_on_gpu else torch.device("cpu")
         inputs = {value.name: value for value in session.get_inputs()}
+        self._cap = position_cap(session)
         self._outputs = [value.name for value in session.get_outputs()]
         self._takes_positions = "position_ids" in inputs
         self._past = [value for name, value in inputs.items() if name.startswith("past_key_values.")]
@@ -162,7 +169,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
 
         Raises:
             ConfigError: A token is beyond the vocabulary, the mask has not one entry per token, the cache is of another kind,
-                or there is something to compute that the graph does not.
+                the text is longer than the graph is right for, or there is something to compute that the graph does not.
         """
         cache = past_key_values if cache is None else cache
         _refuse(unused)
@@ -181,6 +188,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
                 f"`attention_mask`: expected an entry for each of the {past} cached and {length} new tokens of {batch} rows, "
                 f"got shape {tuple(attention_mask.shape)}"
             )
+        require_within(self._cap, past + length)
         if length and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self._vocabulary:
             raise ConfigError(f"`input_ids`: expected ids from 0 to {self._vocabulary - 1}, got up to {int(input_ids.max())}")
         if position_ids is None:

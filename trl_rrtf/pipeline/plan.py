@@ -20,6 +20,7 @@ from trl_rrtf.problems import check_problems, placed_problems
 from trl_rrtf.ranking import RankConfig
 from trl_rrtf.sampling import SampleArguments, SamplingConfig, make_sampler
 from trl_rrtf.sampling.engines import ENGINES
+from trl_rrtf.sampling.repairs import check_repairs
 from trl_rrtf.sampling.stage import require_models
 
 if TYPE_CHECKING:
@@ -215,7 +216,17 @@ class Plan:
             check_problems_to_evaluate(benchmark.problems, benchmark.where, benchmark.limit)
         check_problems(config.problems, config.train_where, config.train_limit)
         check_tests(placed_problems(config.problems, config.train_where, config.train_limit))
+        plan._check_repairs()
         return plan
+
+    def _check_repairs(self) -> None:
+        """The options of repair turns in each section, against the public tests of the training problems."""
+        selection = {"where": self.config.train_where, "limit": self.config.train_limit}
+        sections = {"sample": self.student, **{f"teachers[{i}]": teacher for i, teacher in enumerate(self.teachers)}}
+        for name, section in sections.items():
+            arguments = section.files(self.config.problems, self.folder / "candidates.jsonl", self.config.cluster, **selection)
+            with in_section(name):  # without turns the judge's options are those of its own stage
+                check_repairs(arguments, self.judge if arguments.repair_turns else JudgeConfig())
 
     def _check_sections_together(self) -> None:
         config, names = self.config, [benchmark.name for benchmark in self.benchmarks]

@@ -26,10 +26,10 @@ from trl_rrtf.pipeline.tables import print_results
 from trl_rrtf.ranking import RankArguments, run_rank
 from trl_rrtf.rows.files import fingerprint, read_object, stream_rows, write_json
 from trl_rrtf.rows.records import Messages, RankedGroup
-from trl_rrtf.rows.resumable import ResumableWriter, output_lock
+from trl_rrtf.rows.resumable import OtherSettingsError, ResumableWriter, output_lock
 from trl_rrtf.rows.summary import Summary
 from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
-from trl_rrtf.sampling.draws import Draws
+from trl_rrtf.sampling.draws import Draws, room_of
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.training.options import TrainArguments
 from trl_rrtf.training.stage import TrainSummary, run_train
@@ -66,9 +66,15 @@ class _LazySampler:
         self._sampler: Sampler | None = None
 
     def sample(self, prompts: Sequence[str | Messages], draws: Draws) -> list[list[str]]:
+        return self._loaded().sample(prompts, draws)
+
+    def room_for(self, prompt: str | Messages) -> int | None:
+        return room_of(self._loaded(), prompt)
+
+    def _loaded(self) -> Sampler:
         if self._sampler is None:
             self._sampler = make_sampler(self._config)
-        return self._sampler.sample(prompts, draws)
+        return self._sampler
 
 
 def _loaded_when_needed(config: SamplingConfig) -> Sampler | None:
@@ -212,7 +218,11 @@ class Pipeline:
         """Does one step and notes its time; a step that is finished already keeps the time of the run that did it."""
         Console(stderr=True).rule(f"[bold]{name}")
         started = time.monotonic()
-        summary = work()
+        try:
+            summary = work()
+        except OtherSettingsError as error:
+            advice = f"delete the folder `{self._folder}`, or choose another `output_dir`"
+            raise OtherSettingsError(error.what, advice) from None
         steps = self._finished_steps()
         if name not in steps:
             steps[name] = {"seconds": round(time.monotonic() - started, 1), "summary": summary.to_json()}

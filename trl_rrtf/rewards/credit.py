@@ -37,6 +37,8 @@ class Credit:
             raise ConfigError(f"`credit`: expected one of {', '.join(CREDITS)}, got {credit!r}")
         if rank_config is not None and credit != "outcome":
             raise ConfigError(f"`rank_config`: it scores outcomes, and `credit={credit!r}` does not; leave one of the two out")
+        if not isinstance(rank_config, RankConfig | None):
+            raise ConfigError(f"`rank_config`: expected a RankConfig, got {type(rank_config).__name__} {rank_config!r}")
         self.credit = credit
         self.rank_config = rank_config or RankConfig(partial_credit=0.5)
 

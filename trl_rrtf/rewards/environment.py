@@ -139,6 +139,12 @@ class UnitTestEnvironment:
         return self._problem, public_tests(self._problem, self._factory.public_tests), extracted
 
     @property
+    def has_no_hidden_tests(self) -> bool:
+        """Whether the model may see all tests of the problem."""
+        problem = self._problem
+        return problem is not None and len(public_tests(problem, self._factory.public_tests)) == len(problem.tests)
+
+    @property
     def repaired(self) -> bool:
         """Whether the first program that was run failed a public test, and the submitted one passes every test."""
         return self._first_failed and self.verdict.outcome is Outcome.PASSED
@@ -198,9 +204,9 @@ class UnitTestEnvironmentFactory:
         self.max_test_runs = max_test_runs
         self.credit = Credit(credit, rank_config)
         self.owns_reward = owns_reward
-        self.process_judge = ProcessJudge(judge_config or JudgeConfig())
+        self.process_judge = ProcessJudge(JudgeConfig() if judge_config is None else judge_config)
         self._last: tuple[str, Problem] | None = None
-        self._told = False
+        self._told = self._told_of_no_hidden = False
 
     def __call__(self) -> UnitTestEnvironment:
         """A new environment."""
@@ -234,7 +240,18 @@ class UnitTestEnvironmentFactory:
         _ = self.judge
         problem = read_problem(row)
         prepare(problem)
-        if not public_tests(problem, self.public_tests) and not self._told:
+        shown = len(public_tests(problem, self.public_tests))
+        if shown == len(problem.tests) and not self._told_of_no_hidden:
+            self._told_of_no_hidden = True
+            logger.warning(
+                "problem %r has no hidden tests: `run_public_tests` shows a model all %d of its tests (a `check` is one, with "
+                "all its assertions), and the reward pays for these same tests. `%s/without_hidden_tests` of the logs has the "
+                "share of such episodes. Said once",
+                problem.problem_id,
+                shown,
+                _NAME,
+            )
+        if not shown and not self._told:
             self._told = True
             logger.warning(
                 "problem %r has no public tests, so `run_public_tests` shows a model nothing of it; give the row a column "
@@ -309,6 +326,7 @@ def unit_test_environment_reward(
     verdicts = [next(judged) if isinstance(one, UnitTestEnvironment) else None for one in environments]
     log_verdicts(_NAME, verdicts, log_metric, log_extra)
     if log_metric is not None and own:
+        log_metric(f"{_NAME}/without_hidden_tests", sum(one.has_no_hidden_tests for one in own) / len(own))
         log_metric(f"{_NAME}/submitted", sum(one.submitted is not None for one in own) / len(own))
         log_metric(f"{_NAME}/repaired", sum(one.repaired for one in own) / len(own))
         log_metric(f"{_NAME}/test_runs", sum(len(one.programs) for one in own) / len(own))

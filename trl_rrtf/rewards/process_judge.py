@@ -10,8 +10,10 @@ import weakref
 from multiprocessing.util import Finalize
 from typing import Any
 
+from trl_rrtf.errors import ConfigError
 from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
+from trl_rrtf.rows.checks import shown
 
 
 class ProcessJudge:
@@ -28,10 +30,13 @@ class ProcessJudge:
         unjudged: How many programs could not be judged in this process.
 
     Raises:
+        ConfigError: `config` is no `JudgeConfig`.
         JudgeError: From `opened`: the system is not Linux, or lacks what `required_isolation` names.
     """
 
     def __init__(self, config: JudgeConfig) -> None:
+        if not isinstance(config, JudgeConfig):
+            raise ConfigError(f"`judge_config`: expected a JudgeConfig, such as `JudgeConfig(timeout=3)`, got {shown(config)}")
         self.config = config
         self._begin()
 

@@ -29,7 +29,7 @@ class _UnitTests:
     ) -> None:
         self._credit = Credit(credit, rank_config)
         self.__name__ = name  # what TRL calls the reward in its logs
-        self._process_judge = ProcessJudge(judge_config or JudgeConfig())
+        self._process_judge = ProcessJudge(JudgeConfig() if judge_config is None else judge_config)
 
     @property
     def credit(self) -> str:

@@ -6,8 +6,10 @@ Sampling, ranking and evaluation use the same style, so that a model is trained 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from trl_rrtf.options import check_choice
+from trl_rrtf.rows.checks import message_text
 from trl_rrtf.rows.records import Messages, Problem
 
 
@@ -34,7 +36,8 @@ def render_prompt(problem: Problem, style: str) -> str | Messages:
     """Renders the prompt of a problem.
 
     Args:
-        problem: The problem. A prompt that is messages already is left as it is.
+        problem: The problem. A prompt that is messages already is left as it is, but for content that is a list of text parts:
+            the parts are joined, since few chat templates take a list.
         style: A key of [`PROMPT_STYLES`][trl_rrtf.rows.prompts.PROMPT_STYLES].
 
     Returns:
@@ -42,8 +45,14 @@ def render_prompt(problem: Problem, style: str) -> str | Messages:
 
     Raises:
         ConfigError: The style is unknown.
+        RowError: The content of a message is no text, or has a part that is none.
     """
     check_choice("prompt_style", style, PROMPT_STYLES)
     if isinstance(problem.prompt, str):
         return PROMPT_STYLES[style](problem.prompt)
-    return problem.prompt
+    return [_with_text(message, f"problem {problem.problem_id!r}", i) for i, message in enumerate(problem.prompt)]
+
+
+def _with_text(message: dict[str, Any], where: str, number: int) -> dict[str, Any]:
+    text = message_text(message, where, f"prompt[{number}]")
+    return message if message.get("content") is None else {**message, "content": text}

@@ -182,6 +182,11 @@ class ResumableWriter:
             temporary.unlink(missing_ok=True)
         self.partial_path.unlink()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row was written, in this run or before."""
+        return self.partial_path.exists() and self.partial_path.stat().st_size == 0
+
     def discard(self) -> None:
         """Removes what was begun, where it turns out that there is nothing to write."""
         self._file.close()
@@ -209,19 +214,31 @@ def require_row_file(path: str | os.PathLike[str], argument: str = "output") -> 
         raise OutputError(f"`{argument}`: expected a name that ends in .jsonl or .parquet, got `{path}`")
 
 
+class OtherSettingsError(OutputError):
+    """An output was begun with other settings.
+
+    Args:
+        what: Which output, and what differs.
+        advice: What to do, where that is not what a stage's own command would say.
+    """
+
+    def __init__(
+        self, what: str, advice: str = "choose another output, or throw the old one away with `--overwrite true`"
+    ) -> None:
+        super().__init__(f"{what}. Give back the old ones to go on, {advice}")
+        self.what = what
+
+
 def require_same_settings(path: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuses an output that was begun with other settings.
 
     Raises:
-        OutputError: It names each setting that changed, with both values.
+        OtherSettingsError: It names each setting that changed, with both values.
     """
     changed = sorted(key for key in {*settings, *earlier} if settings.get(key) != earlier.get(key))
     if changed:
         differences = "; ".join(f"`{key}` was {earlier.get(key)!r} and is {settings.get(key)!r}" for key in changed)
-        raise OutputError(
-            f"`{path}` was begun with other settings: {differences}. Give back the old ones to go on, choose another output, "
-            "or throw the old one away with `--overwrite true`"
-        )
+        raise OtherSettingsError(f"`{path}` was begun with other settings: {differences}")
 
 
 def _is_whole(line: bytes) -> bool:

@@ -81,6 +81,13 @@ class RowStage(Generic[SummaryT]):
     def throw_away(self) -> None:
         """Removes what an earlier run left beside its output, where nothing of that output is left or wanted."""
 
+    def has_work_beside(self) -> bool:
+        """Whether work that is not in the rows lies beside the output.
+
+        Where none does, a run that fails before its first row leaves nothing that stands in the way of other settings.
+        """
+        return True
+
     def clean_up(self) -> None:
         """Removes what was needed on the way, once the output stands."""
 
@@ -108,9 +115,13 @@ class RowStage(Generic[SummaryT]):
                     try:
                         for row in rows:
                             writer.write([row])
-                    finally:
+                    except BaseException:
                         if isinstance(rows, Generator):
                             rows.close()  # ends its processes now, and not whenever the error's traceback goes
+                        if writer.is_empty and not self.has_work_beside():
+                            self.throw_away()
+                            writer.discard()
+                        raise
                 try:
                     summary = self.summary(writer.partial_path)
                 except ConfigError:

@@ -35,7 +35,7 @@ class SampleArguments:
         models: Further models of the same source, for candidates in the same run.
         temperatures: Temperatures at which each model draws `num_generations` candidates (one, at 0), instead of `temperature`.
         deduplicate: Whether equal programs of a problem are kept once.
-        repair_turns: How often a candidate that fails its problem's public tests is shown how, and its model writes again.
+        repair_turns: How many times a candidate that fails its public tests is shown the failure and rewritten by its model.
         public_tests: How many tests of a problem are public (those that come first), where its row has no column of that name.
         skip_unusable: Whether rows that are no problems are passed over, as in [`load_problems`][trl_rrtf.load_problems].
         cluster: A Ray cluster whose machines draw; by default this one does.
@@ -66,8 +66,8 @@ class SampleArguments:
     )
     deduplicate: bool = option("Keep equal programs of a problem once.", default=False)
     repair_turns: int = option(
-        "So often each new candidate is run on its problem's public tests, and if it fails, its model is shown the failure and "
-        "writes again. The group holds all of them. The options of `trl-rrtf judge` say how programs are run.",
+        "How many times a candidate that fails its public tests is shown the failure and rewritten by its model. The group "
+        "holds all versions. The options of `trl-rrtf judge` say how programs are run.",
         default=0,
         at_least=0,
     )

@@ -47,6 +47,20 @@ class Sampler(Protocol):
         ...
 
 
+def room_of(sampler: Sampler, prompt: str | Messages) -> int | None:
+    """How many tokens the model's context has room for behind a prompt, negative where the prompt itself is too long.
+
+    Args:
+        sampler: It can tell if it has a method `room_for(prompt)`, which may return None too.
+        prompt: The prompt.
+
+    Returns:
+        The number, or None where the sampler cannot tell.
+    """
+    room: int | None = sampler.room_for(prompt) if hasattr(sampler, "room_for") else None
+    return room
+
+
 @runtime_checkable
 class StreamingSampler(Sampler, Protocol):
     """A sampler that answers prompt by prompt, such as an endpoint."""

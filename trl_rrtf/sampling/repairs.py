@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,20 @@ from trl_rrtf.rows.public_tests import public_tests
 from trl_rrtf.rows.records import CandidateGroup, Messages, Outcome
 from trl_rrtf.rows.resumable import Journal
 from trl_rrtf.sampling.config import SampleArguments, SamplingConfig
-from trl_rrtf.sampling.draws import Sampler, StreamingSampler
+from trl_rrtf.sampling.draws import Sampler, StreamingSampler, room_of
 from trl_rrtf.sampling.extraction import extract_program
 from trl_rrtf.sampling.sampler import make_draws
+
+REPAIR_LABELS = {
+    "shown a failure": "shown a failed test, by turn",
+    "repaired": "of these, then passed the public tests",
+    "still failing": "still fail after the last turn",
+    "could not be judged": "programs that could not be judged",
+    "conversation too long": "repairs left out, conversation too long",
+    "problems without public tests": "problems without public tests",
+    "problems without hidden tests": "problems without hidden tests",
+}
+"""What the summary's table calls the counts of repair turns."""
 
 _ENOUGH_TO_COUNT = 20
 """Programs after which the share of failures of the judge is taken seriously."""
@@ -45,21 +57,23 @@ class Turn:
         failures: What is said of those that fail.
         not_judged: Those that the judge could not run; their chains end here.
         texts: What the model wrote for those that fail. None of them in the turn after the last repair, which only looks.
+        too_long: Those that fail and whose conversation leaves no room for another answer; their chains end here.
     """
 
     failures: dict[int, str] = field(default_factory=dict)
     not_judged: list[int] = field(default_factory=list)
     texts: dict[int, str] = field(default_factory=dict)
+    too_long: list[int] = field(default_factory=list)
 
     def to_json(self) -> list[Any]:
         """For the journal."""
-        return [list(self.failures.items()), self.not_judged, list(self.texts.items())]
+        return [list(self.failures.items()), self.not_judged, list(self.texts.items()), self.too_long]
 
     @classmethod
     def from_json(cls, piece: list[Any]) -> Self:
         """From the journal."""
-        failures, not_judged, texts = piece
-        return cls(dict(failures), not_judged, dict(texts))
+        failures, not_judged, texts, too_long = piece
+        return cls(dict(failures), not_judged, dict(texts), too_long)
 
 
 @dataclass(frozen=True)
@@ -140,13 +154,23 @@ class Repairs:
             repair_prompt(batch[index], config.prompt_style, _links(firsts[index], [*earlier[index], looked[index]], chain))
             for index, chain in asked
         ]
+        model = sampler()
+        fits = [room is None or room >= config.max_new_tokens for room in (room_of(model, prompt) for prompt in prompts)]
+        for index, chain in itertools.compress(asked, (not one for one in fits)):
+            looked[index].too_long.append(chain)
+        ended = {index: one for index, one in looked.items() if one.failures and len(one.too_long) == len(one.failures)}
+        yield {self.places.of(turn, draw, index): one for index, one in ended.items() if index not in finished}
+        asked, prompts = list(itertools.compress(asked, fits)), list(itertools.compress(prompts, fits))
+        if not asked:
+            return
         seeds = [[repair_seed(config, batch[index].problem_id, chain, turn)] for index, chain in asked]
         draws = dataclasses.replace(make_draws(config, [], model_name(config.model)), seeds=seeds)
-        for number, text in _answers(sampler(), prompts, draws):
+        for number, text in _answers(model, prompts, draws):
             index, chain = asked[number]
             looked[index].texts[chain] = text
-            if len(looked[index].texts) == len(looked[index].failures):
-                in_order = {chain: looked[index].texts[chain] for chain in looked[index].failures}  # not as they were answered
+            if len(looked[index].texts) + len(looked[index].too_long) == len(looked[index].failures):
+                texts = looked[index].texts
+                in_order = {chain: texts[chain] for chain in looked[index].failures if chain in texts}  # not as they came
                 yield {self.places.of(turn, draw, index): dataclasses.replace(looked[index], texts=in_order)}
 
     def earlier_turns(self, journal: Journal, before: int, draw: int, problem: int) -> list[Turn]:
@@ -205,12 +229,14 @@ class Repairs:
                     repaired[number] += len(turn.texts.keys() - after.failures.keys() - set(after.not_judged))
                 found["still failing"] += len(turns[-1].failures)
                 found["not judged"] += sum(len(turn.not_judged) for turn in turns)
+                found["too long"] += sum(len(turn.too_long) for turn in turns)
         numbers = list(self.turns[:-1])
         return {
             "shown a failure": [shown[number] for number in numbers],
             "repaired": [repaired[number] for number in numbers],
             "still failing": found["still failing"],
             "could not be judged": found["not judged"],
+            "conversation too long": found["too long"],
         }
 
 
@@ -267,7 +293,7 @@ def repair_prompt(problem: CandidateGroup, style: str, links: Sequence[tuple[str
 
     Returns:
         A conversation where the prompt is messages: each answer as the assistant's, each failure as the user's. Text else, with
-        the failure in triple quotes behind the answer, and behind it what the answer began from: nothing in the style `paper`,
+        the failure as comments behind the answer, and behind it what the answer began from: nothing in the style `paper`,
         the prompt again (a signature, say) in the style `completion`.
     """
     prompt = render_prompt(problem, style)
@@ -276,9 +302,14 @@ def repair_prompt(problem: CandidateGroup, style: str, links: Sequence[tuple[str
     again = prompt if style == "completion" else ""
     text = prompt
     for answer, failure in links:
-        said = failure.replace('"""', "'''")
-        text = f'{text}{answer.rstrip()}\n\n"""\nThe program above is wrong.\n{said}\nThe corrected program:\n"""\n{again}'
+        said = _as_comments(f"The program above is wrong.\n{failure}\nThe corrected program:")
+        text = f"{text}{answer.rstrip()}\n\n{said}\n{again}"
     return text
+
+
+def _as_comments(text: str) -> str:
+    """Whatever stands in the text, and no value in it altered: in a string, its own quotes would end it."""
+    return re.sub(r"^", "# ", re.sub(r"\r\n?", "\n", text), flags=re.MULTILINE)
 
 
 def _conversation(prompt: Messages, links: Sequence[tuple[str, str]]) -> Messages:

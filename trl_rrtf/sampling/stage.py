@@ -36,7 +36,7 @@ from trl_rrtf.sampling.config import SampleArguments, SamplingConfig
 from trl_rrtf.sampling.draws import Sampler, StreamingSampler
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.sampling.extraction import extract_program
-from trl_rrtf.sampling.repairs import Places, Repairs, Turn, check_repairs
+from trl_rrtf.sampling.repairs import REPAIR_LABELS, Places, Repairs, Turn, check_repairs
 from trl_rrtf.sampling.sampler import make_draws, make_sampler
 
 _WINDOW = 16
@@ -89,7 +89,7 @@ class SampleSummary(Summary):
             "that compile": f"{self.that_compile} ({self.share_that_compile:.1%})",
             "that differ": f"{self.that_differ} ({self.share_that_differ:.1%})",
             "references": self.references,
-            **{f"repairs: {name}": value for name, value in self.repairs.items()},
+            **{REPAIR_LABELS[name]: value for name, value in self.repairs.items()},
             "sampled now": self.sampled_now,
             "candidates per second": self.candidates_per_second,
             **{f"usage of {model}": usage for model, usage in self.usage.items()},
@@ -178,8 +178,8 @@ class _SampleStage(RowStage[SampleSummary]):
         self._num_problems = check_problems(
             arguments.input, arguments.where, arguments.limit, skip_unusable=arguments.skip_unusable
         )
-        for _ in self._groups():  # the candidates that problems have already
-            pass
+        for group in self._groups():  # checks the candidates that problems have already
+            render_prompt(group, self._config.prompt_style)
         self._without_tests = check_repairs(arguments, self._judging)
         self._places = Places(len(self._draws), self._num_problems)
         self._repairs = Repairs(arguments, self._judging, self._places) if arguments.repair_turns else None
@@ -216,6 +216,9 @@ class _SampleStage(RowStage[SampleSummary]):
 
     def throw_away(self) -> None:
         self._journal_path.unlink(missing_ok=True)
+
+    def has_work_beside(self) -> bool:
+        return self._journal_path.exists() and self._journal_path.stat().st_size > 0
 
     def clean_up(self) -> None:
         self._journal_path.unlink(missing_ok=True)

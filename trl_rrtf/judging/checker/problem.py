@@ -20,6 +20,7 @@ from trl_rrtf.judging.checker.library import library_module, meant_by
 from trl_rrtf.judging.checker.recorder import LONGEST_DETAIL, Failed, JudgeFailedError, Recorder, StopTestingError, describe
 from trl_rrtf.judging.checker.remote import CandidateGoneError, Session
 from trl_rrtf.judging.checker.runner import Runner
+from trl_rrtf.judging.checker.seen import NOTHING_SEEN, Seen
 from trl_rrtf.judging.wire.channel import Channel, ChannelClosedError
 from trl_rrtf.judging.wire.process import fix_seeds
 from trl_rrtf.judging.wire.protocol import (
@@ -55,6 +56,8 @@ class _Run(NamedTuple):
     without_time: int = 0
     """Calls that follow those that took the time of this process; each call has the whole limit, so they get another."""
     failed: Failed | None = None
+    output: str | None = None
+    """The output of a whole program that is another one, if it is asked for."""
 
 
 class _Numbered(NamedTuple):
@@ -126,11 +129,14 @@ class Problem:
             if self._is_enough(runs):
                 break
             run = self._judge_program(program, runner, test)
-            runs.append(run._replace(failed=Failed(number, raised="" if run.outcome == FAILED else run.detail)))
+            seen = Seen((run.output,)) if run.outcome == FAILED else NOTHING_SEEN
+            failed = Failed(number, raised="" if run.outcome == FAILED else run.detail, seen=seen)
+            runs.append(run._replace(failed=failed))
         merged = self._merged(runs)
         seconds = round(time.monotonic() - started, 4)
         counts, failed = (merged.outcome, merged.passed, merged.total), merged.failed or Failed(-1)
-        return Judged(*counts, seconds, merged.detail, self.out_of_memory, failed.test, failed.line, failed.raised)
+        where, (sides, names) = (failed.test, failed.line, failed.raised), failed.seen
+        return Judged(*counts, seconds, merged.detail, self.out_of_memory, *where, list(sides), dict(names))
 
     def _is_enough(self, runs: list[_Run]) -> bool:
         """Whether the verdict is known without the rest."""
@@ -160,7 +166,8 @@ class Problem:
                 return _Run(RUNTIME_ERROR, total=written, detail=self._with_limit(answer.detail[:LONGEST_DETAIL]))
             names = self._namespace()
             session = Session(channel, names)
-            recorder = Recorder(session, stop_at_first_failure=self._settings["stop_at_first_failure"])
+            stop = self._settings["stop_at_first_failure"]
+            recorder = Recorder(session, stop_at_first_failure=stop, tells=self._tests.tells)
             if answer is not None:
                 lost = self._run_tests(tests, answer, names, session, recorder)
             ending = runner.why_lost(lost)[0] if lost is not None else ""
@@ -243,6 +250,7 @@ class Problem:
             if test.kind == "call":
                 assert self._tests.entry_point is not None
                 result = session.operate(Operation.CALL, self._tests.entry_point, *json.loads(test.arguments))
+                recorder.saw(0, result)
                 if not same_result(result, json.loads(test.result), self._settings["number_tolerance"]):
                     raise AssertionError
                 return
@@ -260,7 +268,8 @@ class Problem:
             return text
         if same_output(text, test.stdout, self._settings["number_tolerance"]):
             return _Run(PASSED, passed=1)
-        return _Run(FAILED, detail="AssertionError: another output")
+        output = bounded(plain_output(text)) if self._tests.tells else None
+        return _Run(FAILED, detail="AssertionError: another output", output=output)
 
     def _output_of(self, program: str, runner: Runner, stdin: str) -> str | _Run:
         """The standard output of a whole program, or what it came to instead."""

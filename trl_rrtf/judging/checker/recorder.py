@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from trl_rrtf.judging.checker.code_of_tests import line_of_tests
 from trl_rrtf.judging.checker.remote import CandidateGoneError, Session
+from trl_rrtf.judging.checker.seen import NOTHING_SEEN, Seen, values_seen
 
 LONGEST_DETAIL = 400
 """Characters of what a verdict says of a failure."""
@@ -43,12 +44,21 @@ class Failed(NamedTuple):
         line: Line of its code, 0 if unknown.
         raised: What was raised there, in words; nothing if an assertion did not hold, or the candidate was lost.
         is_lost: Whether the candidate was lost there.
+        seen: The values there, if they are asked for.
     """
 
     test: int
     line: int = 0
     raised: str = ""
     is_lost: bool = False
+    seen: Seen = NOTHING_SEEN
+
+
+class _Told(NamedTuple):
+    """What an assertion tells of itself while it runs: side -> value, and the names that it reads."""
+
+    sides: dict[int, Any]
+    names: list[str]
 
 
 class Recorder:
@@ -57,6 +67,7 @@ class Recorder:
     Args:
         session: The conversation with the candidate.
         stop_at_first_failure: End the tests with the first assertion that fails.
+        tells: Keep the values of the first that fails.
 
     Attributes:
         passed: Assertions that held.
@@ -69,8 +80,10 @@ class Recorder:
         failed: Where it went wrong first, or None.
     """
 
-    def __init__(self, session: Session, *, stop_at_first_failure: bool) -> None:
+    def __init__(self, session: Session, *, stop_at_first_failure: bool, tells: bool = False) -> None:
         self._session = session
+        self._tells = tells
+        self._told: list[_Told] = []  # by the assertions that run, the innermost last
         self._stop = stop_at_first_failure
         self._stopped = False
         self.passed = 0
@@ -84,8 +97,11 @@ class Recorder:
 
     def __enter__(self) -> None:
         self.executed += 1
+        if self._tells:
+            self._told.append(_Told({}, []))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        seen = self._seen(error, trace) if self._tells else NOTHING_SEEN  # before what was changed in place arrives
         self._session.settle()
         if error is None:
             self.passed += 1
@@ -94,7 +110,7 @@ class Recorder:
             return False
         raised = self.note(error)
         is_lost = isinstance(error, CandidateGoneError)
-        self.failed = self.failed or Failed(self.test, line_of_tests(trace), raised, is_lost)
+        self.failed = self.failed or Failed(self.test, line_of_tests(trace), raised, is_lost, seen)
         if self._stop:
             raise StopTestingError
         return True
@@ -125,7 +141,25 @@ class Recorder:
             self.failed = self.failed or Failed(self.test, line_of_tests(error.__traceback__, innermost=True), raised)
         self.complete = False
 
+    def _seen(self, error: BaseException | None, trace: types.TracebackType | None) -> Seen:
+        """The values of the assertion that ends, if it is the first that fails."""
+        told = self._told.pop()
+        if error is None or self.failed is not None or isinstance(error, JudgeFailedError | StopTestingError | GeneratorExit):
+            return NOTHING_SEEN
+        does_not_hold = isinstance(error, AssertionError) and not self._session.has_raised(error)
+        return values_seen(told.sides if does_not_hold else {}, told.names, trace)
+
     # --- Called by test code ---------------------------------------------------------------------------------------------
+
+    def reads(self, *names: str) -> None:
+        """The names that the assertion reads which begins."""
+        self._told[-1].names[:] = names
+
+    def saw(self, side: int, value: Any) -> Any:
+        """A value that the assertion compares, given back as it is."""
+        if self._told:
+            self._told[-1].sides[side] = value
+        return value
 
     def statement_ended(self) -> None:
         """What the candidate changed in place arrives."""

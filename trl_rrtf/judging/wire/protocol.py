@@ -65,6 +65,7 @@ class ProblemTests(NamedTuple):
         written: Number of assertions as they stand in the code.
         expected: Names that the tests read and may find in the candidate.
         imports: Names that the tests read without importing them: name -> `[module]` or `[module, attribute]`.
+        tells: Whether the values at the first failure are asked for.
     """
 
     entry_point: str | None
@@ -75,6 +76,7 @@ class ProblemTests(NamedTuple):
     written: int
     expected: list[str]
     imports: dict[str, list[str]]
+    tells: bool
 
 
 class JudgeProgram(NamedTuple):
@@ -111,6 +113,9 @@ class Judged(NamedTuple):
         failed_test: Number of the test that went wrong first, those of functions before those of programs; -1 if none is known.
         failed_line: Line of its code at which it did, 0 if none is known.
         failed_by: What was raised there, or why no answer came; nothing if an assertion did not hold.
+        failed_sides: The values that it compared, as text, or the result of a call or the output of a program; None for one
+            that is not known. None at all where they are not asked for.
+        failed_names: The variables that it used, as text.
     """
 
     outcome: int
@@ -122,6 +127,8 @@ class Judged(NamedTuple):
     failed_test: int = -1
     failed_line: int = 0
     failed_by: str = ""
+    failed_sides: list[str | None] | None = None
+    failed_names: dict[str, str] | None = None
 
 
 class Observed(NamedTuple):

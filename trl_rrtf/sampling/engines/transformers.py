@@ -160,19 +160,7 @@ class TransformersSampler:
 
     def _encode(self, prompts: Sequence[str | Messages]) -> dict[str, torch.Tensor]:
         """Token ids and mask (P, T), padded on the left: generation goes on at the right end of each row."""
-        rendered = []
-        for prompt in prompts:
-            if isinstance(prompt, str):
-                rendered.append(self.tokenizer(prompt)["input_ids"])
-            elif self.tokenizer.chat_template is None:
-                raise ConfigError(
-                    "`prompt_style`: the prompts are messages and the tokenizer has no chat template; use `paper` or "
-                    "`completion`, or an instruction-tuned model"
-                )
-            else:
-                chat = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
-                rendered.append(chat["input_ids"])
-            rendered[-1] = rendered[-1] or self._beginning()
+        rendered = list(map(self._tokens_of, prompts))
         width = max(map(len, rendered))
         padding = [width - len(ids) for ids in rendered]
         return {
@@ -184,6 +172,24 @@ class TransformersSampler:
                 [[0] * pad + [1] * len(ids) for pad, ids in zip(padding, rendered, strict=True)], device=self.device
             ),
         }
+
+    def _tokens_of(self, prompt: str | Messages) -> list[int]:
+        if isinstance(prompt, str):
+            tokens = self.tokenizer(prompt)["input_ids"]
+        elif self.tokenizer.chat_template is None:
+            raise ConfigError(
+                "`prompt_style`: the prompts are messages and the tokenizer has no chat template; use `paper` or "
+                "`completion`, or an instruction-tuned model"
+            )
+        else:
+            chat = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+            tokens = chat["input_ids"]
+        return tokens or self._beginning()
+
+    def room_for(self, prompt: str | Messages) -> int | None:
+        """How many tokens fit behind a prompt; None where the model's configuration names no longest text."""
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return None if longest is None else longest - len(self._tokens_of(prompt))
 
     def _beginning(self) -> list[int]:
         """What a text without a token begins with."""

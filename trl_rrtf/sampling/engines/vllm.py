@@ -134,6 +134,11 @@ class VLLMSampler:
             ids = chat["input_ids"]
         return ids
 
+    def room_for(self, prompt: str | Messages) -> int | None:
+        """How many tokens fit behind a prompt."""
+        longest: int = self._llm.model_config.max_model_len
+        return longest - len(self._encode(prompt))
+
     def _check_lengths(self, encoded: list[list[int]], max_new_tokens: int) -> None:
         """Refuses a prompt that vLLM would refuse, or whose texts it would cut short in silence."""
         limit = self._llm.model_config.max_model_len
