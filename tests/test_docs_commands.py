@@ -45,7 +45,8 @@ def commands():
                     continue
                 seen.add(tuple(words))
                 needs_onnx = words[1] in ("export", "generate") or "onnx" in words
-                marks = [pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs onnxruntime")] * needs_onnx
+                without = not importlib.util.find_spec("onnxruntime")
+                marks = [pytest.mark.skipif(without, reason="needs onnxruntime")] * needs_onnx
                 yield pytest.param(words[1:], id=f"{page.name}: {' '.join(words[1:])[:70]}", marks=marks)
 
 

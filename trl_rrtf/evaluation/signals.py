@@ -144,7 +144,7 @@ class Agreement:
     """How many candidates give the same outputs on generated inputs.
 
     Candidates are grouped by their outputs on all inputs, as AlphaCode (arXiv 2203.07814, section 4.6) clusters its samples and
-    CodeT (arXiv 2207.10397) counts a consensus set; see [`agreements`][trl_rrtf.evaluation.same_outputs.agreements].
+    CodeT (arXiv 2207.10397) counts a consensus set; see `agreements` of `same_outputs.py`.
 
     Args:
         judge: Runs the programs; its `number_tolerance` says when two numbers are the same output.
