@@ -63,6 +63,7 @@ def judged_candidates(options, work):
         top_p=1.0,
         top_k=options.top_k,
         max_new_tokens=options.max_new_tokens,
+        prompt_style=options.prompt_style,
         batch_size=options.batch_size,
         seed=options.seed,
         dtype="float32",  # CPUs without instructions for bfloat16 take many times as long with it
@@ -154,6 +155,7 @@ def main():
     drawing.add_argument("--max_new_tokens", type=int, default=64)
     drawing.add_argument("--repair_turns", type=int, default=0, help="turns in which failing candidates are written again")
     drawing.add_argument("--batch_size", type=int, default=8, help="problems that are sampled together")
+    parser.add_argument("--prompt_style", default="chat", help="chat, paper or completion: as the model was trained")
     parser.add_argument("--public_tests", type=int, default=1, help="tests that are public, the first ones")
     parser.add_argument("--num_inputs", type=int, default=16, help="generated inputs per problem")
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds for all tests of a program")
@@ -167,7 +169,10 @@ def main():
     firsts = scored = without_repairs(judged, options.work)
     if options.model:
         scored = str(options.work / "scored.jsonl")
-        run_teacher_log_probs(TeacherLogProbsArguments(firsts, scored), TeacherLogProbsConfig(options.model, dtype="float32"))
+        run_teacher_log_probs(
+            TeacherLogProbsArguments(firsts, scored),
+            TeacherLogProbsConfig(options.model, options.prompt_style, dtype="float32"),
+        )
     results = [(by, *choose(options, options.work, scored, by)) for by in choices_of(options)]
     table = table_of(results, list(repair_rows(judged)))
     (options.work / "table.md").write_text(table + "\n")
