@@ -72,6 +72,7 @@ def make_readable_for_transformers_4(folder: Path) -> None:
         config["rope_theta"] = config["rope_parameters"]["rope_theta"]
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    tokenizer["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token types
     for name, values in {"config.json": config, "tokenizer_config.json": tokenizer}.items():
         (folder / name).write_text(json.dumps(values, indent=2) + "\n")
 

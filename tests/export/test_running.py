@@ -110,7 +110,6 @@ def test_a_streamer_gets_the_text(exported):
 
     tokenizer = AutoTokenizer.from_pretrained(exported)
     model, inputs = OnnxCausalLM.from_pretrained(exported), tokenizer("def add(a, b):", return_tensors="pt")
-    inputs.pop("token_type_ids", None)
     streamer = Kept(tokenizer)
     [output] = model.generate(**inputs, max_new_tokens=8, do_sample=False, streamer=streamer)
     assert streamer.text == tokenizer.decode(output)
@@ -195,6 +194,7 @@ def test_the_tokenizer_is_one_that_both_lines_read(llama, exported):
     assert not isinstance(written.get("extra_special_tokens"), list)
     ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (exported, llama))
     assert [ours(prompt)["input_ids"] for prompt in PROMPTS] == [theirs(prompt)["input_ids"] for prompt in PROMPTS]
+    assert ours(PROMPTS[0]).keys() == {"input_ids", "attention_mask"}
     assert ours.all_special_tokens == theirs.all_special_tokens
     assert ours.chat_template == theirs.chat_template
 

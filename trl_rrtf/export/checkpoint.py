@@ -190,7 +190,11 @@ def _older_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Saves a tokenizer so that transformers 4 and 5 read it; 4 does not know the name that 5 gives to a plain one."""
+    """Saves a tokenizer so that transformers 4 and 5 read it alike.
+
+    4 does not know the name that 5 gives to a plain tokenizer, and under its own gives token types, which `generate` refuses.
+    """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    write_json(path, _older_tokenizer_config(json.loads(path.read_text(encoding="utf-8"))))
+    config = _older_tokenizer_config(json.loads(path.read_text(encoding="utf-8")))
+    write_json(path, {**config, "model_input_names": ["input_ids", "attention_mask"]})
