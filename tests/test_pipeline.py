@@ -184,6 +184,7 @@ WRONG = {
     "teachers: [{model: T, engine: openai}]": "`teachers[0]`: `api_key_env`: the environment variable OPENAI_API_KEY",
     "sample: {repair_turns: 1}": "`sample`: `repair_turns`: no problem has a public test",
     "sample: {public_tests: 1}": "`sample`: `public_tests`: only repair turns run tests",
+    "sample: {repair_turns: 1, public_tests: 1}\ncluster: auto": "`sample`: `repair_turns`: works on this machine alone",
     "teachers: [{model: M, repair_turns: 2}]": "`teachers[0]`: `repair_turns`: no problem has a public test",
     "teachers: [{model: M, public_tests: 2}]": "`teachers[0]`: `public_tests`: only repair turns run tests",
     "cluster: [1]": "`config`: `cluster`: expected text, got list [1]",

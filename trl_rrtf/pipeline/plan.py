@@ -225,8 +225,12 @@ class Plan:
         sections = {"sample": self.student, **{f"teachers[{i}]": teacher for i, teacher in enumerate(self.teachers)}}
         for name, section in sections.items():
             arguments = section.files(self.config.problems, self.folder / "candidates.jsonl", self.config.cluster, **selection)
-            with in_section(name):  # without turns the judge's options are those of its own stage
-                check_repairs(arguments, self.judge if arguments.repair_turns else JudgeConfig())
+            with in_section(name):
+                check_repairs(arguments, self.judge_of_repairs(arguments) or JudgeConfig())
+
+    def judge_of_repairs(self, arguments: SampleArguments) -> JudgeConfig | None:
+        """How repair turns run programs on public tests: as the judge does; None where there are no turns."""
+        return self.judge if arguments.repair_turns else None
 
     def _check_sections_together(self) -> None:
         config, names = self.config, [benchmark.name for benchmark in self.benchmarks]
@@ -248,8 +252,6 @@ class Plan:
             )
         if config.cluster is not None and importlib.util.find_spec("ray") is None:
             raise ConfigError("`cluster`: needs Ray; `pip install 'trl-rrtf[ray]'`")
-        if config.cluster is not None and any(one.arguments.repair_turns for one in (self.student, *self.teachers)):
-            raise ConfigError("`cluster`: `repair_turns` work on this machine alone; leave one of them out")
         training = self.train.config(self.folder / "model")
         if config.heldout is None and str(getattr(training.eval_strategy, "value", training.eval_strategy)) != "no":
             raise ConfigError(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from trl_rrtf.evaluation import run_evaluate
-from trl_rrtf.judging.config import JudgeArguments, JudgeConfig
+from trl_rrtf.judging.config import JudgeArguments
 from trl_rrtf.judging.stage import run_judge
 from trl_rrtf.pipeline.config import PipelineConfig
 from trl_rrtf.pipeline.plan import Plan
@@ -28,7 +28,7 @@ from trl_rrtf.rows.files import fingerprint, read_object, stream_rows, write_jso
 from trl_rrtf.rows.records import Messages, RankedGroup
 from trl_rrtf.rows.resumable import OtherSettingsError, ResumableWriter, output_lock
 from trl_rrtf.rows.summary import Summary
-from trl_rrtf.sampling import SampleArguments, Sampler, SamplingConfig, make_sampler, run_sample
+from trl_rrtf.sampling import Sampler, SamplingConfig, make_sampler, run_sample
 from trl_rrtf.sampling.draws import Draws, room_of
 from trl_rrtf.sampling.engines import ENGINES
 from trl_rrtf.training.options import TrainArguments
@@ -167,20 +167,17 @@ class Pipeline:
         arguments = student.files(config.problems, candidates, config.cluster, **selection)
         sampling = replace(student.sampling, model=model, include_reference=config.include_reference)
         loaded = None if arguments.models or arguments.cluster else sampler
-        self._step(f"{prefix}sample", lambda: run_sample(arguments, sampling, loaded, self._repairs(arguments)))
+        judging = self._plan.judge_of_repairs(arguments)
+        self._step(f"{prefix}sample", lambda: run_sample(arguments, sampling, loaded, judging))
         for i, teacher in enumerate(self._plan.teachers, start=1):
             earlier, candidates = candidates, folder / "candidates" / f"teacher{i}.jsonl"
             files = teacher.files(str(earlier), candidates, config.cluster)
-            repairs = self._repairs(files)
-            self._step(f"{prefix}sample teacher {i}", partial(run_sample, files, teacher.sampling, judging=repairs))
+            judging = self._plan.judge_of_repairs(files)
+            self._step(f"{prefix}sample teacher {i}", partial(run_sample, files, teacher.sampling, judging=judging))
         judged = folder / "judged.jsonl"
         to_judge = JudgeArguments(input=str(candidates), output=str(judged), cluster=config.cluster)
         self._step(f"{prefix}judge", lambda: run_judge(to_judge, self._plan.judge))
         return judged
-
-    def _repairs(self, arguments: SampleArguments) -> JudgeConfig | None:
-        """How repair turns run programs on public tests: as the judge does."""
-        return self._plan.judge if arguments.repair_turns else None
 
     def _rank(self, folder: Path, split: str, judged: Path) -> Path:
         """Verdicts -> ranked groups."""
