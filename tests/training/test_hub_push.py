@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import ranked_row
-from tests.hub_stub import HubStub
+from tests.hub_stub import CLIENT, HubStub
+from trl_rrtf import RRTFConfig
+
+TOKEN = "hf_" + "a1B2" * 9
 
 PUSH_MODEL = """
 import sys
@@ -19,7 +24,8 @@ from trl_rrtf import RRTFConfig, RRTFTrainer
 from tests.conftest import ranked_row
 model, output = sys.argv[1:]
 rows = [ranked_row(3, seed=i) for i in range(4)]
-args = RRTFConfig(output, bf16=False, use_cpu=True, report_to=[], max_steps=1, hub_model_id="me/coder", logging_steps=1)
+args = RRTFConfig(output, bf16=False, use_cpu=True, report_to=[], max_steps=1, hub_model_id="me/coder", logging_steps=1,
+                  hub_token="hf_" + "a1B2" * 9)
 trainer = RRTFTrainer(model, args, train_dataset=Dataset.from_list(rows))
 trainer.train()
 trainer.push_to_hub(dataset_name="me/ranked", tags="mine")
@@ -73,8 +79,7 @@ def hub():
 
 
 def run(code, *arguments, **environment):
-    environment = {**os.environ, "HF_TOKEN": "hf_nothing", "HF_HUB_DISABLE_XET": "1", **environment}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {**os.environ, **CLIENT, **environment}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -95,6 +100,16 @@ def test_model_tokenizer_and_card_are_pushed(hub, tiny_model_dir, tmp_path):
     assert "2307.14936" in card
     assert "TRL: Transformers Reinforcement Learning" in card
     assert "None" not in card
+    assert "training_args.bin" in files, "transformers uploads its pickled configuration"
+    assert not [name for name, content in files.items() if TOKEN.encode() in content]
+
+
+def test_the_token_stays_in_the_process_that_was_given_it(tmp_path):
+    config = RRTFConfig(str(tmp_path), bf16=False, use_cpu=True, report_to=[], hub_token=TOKEN)
+    assert copy.copy(config).hub_token == config.hub_token == TOKEN
+    kept = pickle.loads(pickle.dumps(config))
+    assert TOKEN.encode() not in pickle.dumps(config)
+    assert {**kept.to_dict(), "hub_token": ""} == {**config.to_dict(), "hub_token": ""}
 
 
 def test_a_push_that_failed_is_done_by_the_next_run(tiny_model_dir, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from trl import SFTConfig
@@ -178,6 +178,16 @@ class RRTFConfig(RRTFOptions, SFTConfig):
             )
         self._keep_groups_whole()
         self._filled_in = self._snapshot()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What transformers pickles beside each checkpoint and uploads (`training_args.bin`): all but the Hub's token."""
+        return {**vars(self), **dict.fromkeys(vars(self).keys() & {"hub_token", "push_to_hub_token"})}
+
+    def __copy__(self) -> Self:
+        """A copy stays in this process, with the token: without this, `copy.copy` takes what is pickled."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
 
     def deciding_options(self) -> dict[str, Any]:
         """The options that decide the trained weights, JSON-able: all but those of `WITHOUT_EFFECT`.
