@@ -6,10 +6,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+CLIENT = {"HF_TOKEN": "hf_nothing", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""What a process that talks to a stand-in needs in its environment, beside its endpoint."""
 
 
 class HubStub:
@@ -63,6 +67,10 @@ class HubStub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def environment(self):
+        """The environment of a process that talks to this one: the Hub's client reads it when it is imported."""
+        return {**os.environ, **CLIENT, "HF_ENDPOINT": self.endpoint}
 
     def close(self):
         self._server.shutdown()

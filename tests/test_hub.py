@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 
@@ -35,10 +34,8 @@ except OutputError as error:
 
 
 def run(hub, code, *arguments):
-    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_nothing", "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=hub.environment(), timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -99,7 +99,7 @@ def choices_of(options):
 def choose(options, work, scored, by):
     """One choice: its summary, and the seconds that it took."""
     name = "-".join(by)
-    needs = {name: getattr(options, name) for name in ("reward_model",) if name in by}
+    needs = {"reward_model": options.reward_model} if "reward_model" in by else {}
     if {"public_tests", "agreement"} & set(by):
         needs["public_tests"] = options.public_tests
     if "agreement" in by:
@@ -110,14 +110,17 @@ def choose(options, work, scored, by):
     return run_select(arguments, SelectConfig(by=by, **needs), judging), time.perf_counter() - started
 
 
+def in_points(difference):
+    """A difference of two shares, in points, with its interval."""
+    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+
+
 def repair_rows(judged):
     """A row of the table for each repair turn."""
     first, *turns = after_repairs(stream_rows(judged, JudgedGroup)).values()
     for number, turn in enumerate(turns, start=1):
         name = f"after {number} repair turn{'s' if number > 1 else ''}"
-        gain = paired_difference(first, turn)
-        points = f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-        yield f"| {name} | {mean_with_interval(turn)} | {points} | | |"
+        yield f"| {name} | {mean_with_interval(turn)} | {in_points(paired_difference(first, turn))} | | |"
 
 
 def table_of(results, repairs):
@@ -129,10 +132,10 @@ def table_of(results, repairs):
         f"| one sample (pass@1) | {best.one_sample} | | | |",
     ]
     for by, summary, seconds in results:
-        table, ties = summary.best_of_n.table(), f"{summary.ties} of {summary.problems}"
-        difference = table["difference"].replace(" points", "")
+        choice, ties = summary.best_of_n, f"{summary.ties} of {summary.problems}"
         lines.append(
-            f"| {', then '.join(by)} (select@{best.n}) | {summary.best_of_n.select} | {difference} | {ties} | {seconds:.0f} |"
+            f"| {', then '.join(by)} (select@{best.n}) | {choice.select} | {in_points(choice.difference)} | {ties} "
+            f"| {seconds:.0f} |"
         )
     lines += repairs
     lines.append(f"| any (pass@{best.n}) | {best.any} | | | |")

@@ -103,8 +103,7 @@ def test_the_card_of_an_adapter_says_what_loads_it(folder):
     assert trained_card(folder, "org/coder", None).data.library_name == "peft"
 
 
-@pytest.mark.parametrize(("model", "base_model"), [("org/coder", "org/coder"), *((name, None) for name in LOCAL)])
-def test_the_card_of_an_export(folder, model, base_model):
+def exported_card(folder, model):
     report = SimpleNamespace(
         provider="CPU",
         parity=Parity(*[0.1] * 9),
@@ -114,7 +113,12 @@ def test_the_card_of_an_export(folder, model, base_model):
         versions={"onnx": "1"},
     )
     write_onnx_card(folder, model, ExportConfig(), report)
-    data = ModelCard.load(folder / "README.md").data
+    return ModelCard.load(folder / "README.md")
+
+
+@pytest.mark.parametrize(("model", "base_model"), [("org/coder", "org/coder"), *((name, None) for name in LOCAL)])
+def test_the_card_of_an_export(folder, model, base_model):
+    data = exported_card(folder, model).data
     assert data.base_model == base_model
     assert data.get("base_model_relation") == ("quantized" if base_model else None)
     text = (folder / "README.md").read_text()
@@ -156,16 +160,7 @@ def test_somebody_elses_card_is_not_rewritten(folder):
 
 
 def test_the_pushed_card_of_an_export_has_the_repositorys_name(folder):
-    report = SimpleNamespace(
-        provider="CPU",
-        parity=Parity(*[0.1] * 9),
-        sizes=SimpleNamespace(bytes=1e6),
-        probes={},
-        reach=None,
-        versions={"onnx": "1"},
-    )
-    write_onnx_card(folder, "here/coder", ExportConfig(), report)
-    text, _ = composed(ModelCard.load(folder / "README.md"), base_model="me/tiny", relation="quantized")
+    text, _ = composed(exported_card(folder, "here/coder"), base_model="me/tiny", relation="quantized")
     assert "# pushed, fp32, for ONNX Runtime\n" in text
     assert "[me/tiny](https://huggingface.co/me/tiny) as a " in text
     assert "`coder`" not in text

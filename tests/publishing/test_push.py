@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -61,8 +60,6 @@ class NothingSampler:
 def pushing(tmp_path_factory):
     """The stand-in, and a process that pushes to it; what it says goes into a file."""
     stub = HubStub()
-    environment = {**os.environ, "HF_ENDPOINT": stub.endpoint, "HF_TOKEN": "hf_nothing", "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
     said = tmp_path_factory.mktemp("said") / "stderr"
     with said.open("w") as stderr:
         process = subprocess.Popen(
@@ -71,7 +68,7 @@ def pushing(tmp_path_factory):
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=environment,
+            env=stub.environment(),
         )
         with process:
             yield stub, process, said

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from trl_rrtf.errors import ConfigError, OutputError
 
+HUB_ADDRESS = "https://huggingface.co"
+
 NOT_PUSHED = (
     *("_*", ".*", "checkpoint-*", "torn-checkpoint-*", "runs/*", "wandb/*"),  # a training's own
     *("training_args.bin", "trainer_state.json", "optimizer*", "scheduler*", "scaler*", "rng_state*"),
@@ -55,6 +57,17 @@ def hub_id(name: str | None) -> str | None:
     repository = in_data_set["id"] if in_data_set else name.partition(":")[0].partition("@")[0]
     is_file = not in_data_set and repository.endswith(_FILES)
     return repository if is_repository_id(repository) and not is_file else None
+
+
+def hub_link(repo_id: str, repo_type: str = "model", *, text: str | None = None) -> str:
+    """A link of Markdown to a repository.
+
+    Args:
+        repo_id: `owner/name`.
+        repo_type: `model` or `dataset`.
+        text: What is shown; None for the id.
+    """
+    return f"[{text or repo_id}]({HUB_ADDRESS}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id})"
 
 
 def told_name(name: str) -> str:

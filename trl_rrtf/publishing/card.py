@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 
 from trl_rrtf.errors import ConfigError
-from trl_rrtf.models.hub import hub_id
+from trl_rrtf.models.hub import hub_id, hub_link
 
 _BEGIN, _END = "<!-- trl-rrtf push: begin -->", "<!-- trl-rrtf push: end -->"
 _OWN_TAG = "rrtf"
@@ -100,8 +100,7 @@ def compose_card(card: ModelCard, facts: CardFacts, exists: Exists) -> list[str]
         for name in [name for name in names if not (hub_id(name) == name and exists(name, kind))]:
             names.remove(name)
             dropped.append(f"{name}, which is no {kind} on the Hub")
-            link = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
-            text = text.replace(f"[{name}]({link})", f"`{name}`")
+            text = text.replace(hub_link(name, kind), f"`{name}`")
     data.base_model = base_models[0] if len(base_models) == 1 else base_models or None
     data["base_model_relation"] = facts.relation if base_models else None
     data.datasets = list(dict.fromkeys(datasets)) or None
@@ -147,17 +146,17 @@ def _with_repository(text: str, facts: CardFacts) -> str:
 def _with_origin(text: str, base_models: list[str], dataset_id: str | None) -> str:
     """What a card of this package tells of local models and data, by the names that the metadata now have for them."""
     if len(base_models) == 1:
-        link = f"[{base_models[0]}](https://huggingface.co/{base_models[0]})"
+        link = hub_link(base_models[0])
         text = _LOCAL_BASE.sub(link, text, count=1)
         text = _LOCAL_EXPORTED.sub(link, text, count=1)
     if dataset_id is not None:
-        text = _LOCAL_DATA.sub(f" on [{dataset_id}](https://huggingface.co/datasets/{dataset_id})", text, count=1)
+        text = _LOCAL_DATA.sub(f" on {hub_link(dataset_id, 'dataset')}", text, count=1)
     return text
 
 
 def _origin(base_models: list[str], datasets: list[str]) -> str:
-    lines = [f"- base model: [{name}](https://huggingface.co/{name})" for name in base_models]
-    lines += [f"- ranked groups: [{name}](https://huggingface.co/datasets/{name})" for name in datasets]
+    lines = [f"- base model: {hub_link(name)}" for name in base_models]
+    lines += [f"- ranked groups: {hub_link(name, 'dataset')}" for name in datasets]
     return "\n".join(["## Where it comes from", "", *lines, ""]) if lines else ""
 
 

@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import EvalResult
 
 from trl_rrtf.evaluation.result import Evaluation
-from trl_rrtf.models.hub import hub_id, told_name
+from trl_rrtf.models.hub import hub_id, hub_link, told_name
 from trl_rrtf.publishing.folder import without_paths
 
 _SAMPLING = ("num_generations", "temperature", "top_p", "top_k", "max_new_tokens", "prompt_style", "seed")
@@ -194,8 +194,9 @@ def evaluations_table(evaluations: Mapping[str, Evaluation]) -> str:
     lines = ["## Evaluations", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for file, evaluation in evaluations.items():
         problems = problem_set(evaluation)
-        link = f"[{problems.name}](https://huggingface.co/datasets/{problems.dataset_id})"
-        name = link if problems.dataset_id else f"`{problems.name}` (a local file)"
+        name = f"`{problems.name}` (a local file)"
+        if problems.dataset_id:
+            name = hub_link(problems.dataset_id, "dataset", text=problems.name)
         which = f"{len(evaluation.problems)}" + (f" ({problems.part})" if problems.part else "")
         date = evaluation.date.partition("T")[0] or "not recorded"
         lines += [

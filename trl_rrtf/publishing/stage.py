@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from trl_rrtf.errors import ConfigError, LoadError, OutputError
 from trl_rrtf.evaluation.result import Evaluation
-from trl_rrtf.models.hub import create_repository, hub_errors, hub_id, push_folder
+from trl_rrtf.models.hub import HUB_ADDRESS, create_repository, hub_errors, hub_id, push_folder
 from trl_rrtf.models.onnx_runtime import MODEL_FILE, REPORT_FILE
 from trl_rrtf.models.paths import base_model, model_fingerprint, require_model
 from trl_rrtf.models.private_text import own_places, refuse_private_rows, refuse_private_text
@@ -43,7 +43,6 @@ _OWN_RESULTS = ".eval_results/trl_rrtf_"
 """Begins the names of evaluations that this command uploads, and of those that a later push may remove."""
 
 _TRAIN_SETTINGS = "train_settings.json"
-_HUB = "https://huggingface.co"
 
 
 @dataclass(kw_only=True)
@@ -92,6 +91,7 @@ class _Part:
     repo_id: str
     repo_type: Literal["model", "dataset"]
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    dataset_id: str | None = None  # the data that it was trained on, where they are pushed beside it
     folder: Path = Path()
 
 
@@ -188,10 +188,14 @@ def _checked(config: PushConfig, places: tuple[str, ...]) -> tuple[list[_Part], 
         _require_export_of(folder, config.model)
         parts.append(_Part("export", folder, config.export_repo_id, "model"))
     _share_out(config.evaluations, [part for part in parts if part.repo_type == "model"], places)
-    if config.model and config.ranked_groups and not _was_trained_on(Path(config.model), config.ranked_groups):
-        notes.append(
-            f"`{config.model}` was trained on other data than `{config.ranked_groups}`, so its card does not name these groups"
-        )
+    if config.model and config.ranked_groups:
+        if _was_trained_on(Path(config.model), config.ranked_groups):
+            parts[0].dataset_id = config.dataset_repo_id
+        else:
+            notes.append(
+                f"`{config.model}` was trained on other data than `{config.ranked_groups}`, so its card does not name these "
+                "groups"
+            )
     return parts, notes
 
 
@@ -297,24 +301,21 @@ def _compose(part: _Part, parts: list[_Part], config: PushConfig, hub: _Hub | _D
 
 
 def _facts(part: _Part, parts: list[_Part], config: PushConfig) -> CardFacts:
-    by_name = {other.name: other for other in parts}
     adapters_base = base_model(str(part.source))
     facts = CardFacts(
         repo_id=part.repo_id,
         local_name=part.source.absolute().name,
         base_model=config.base_model or hub_id(adapters_base),
+        dataset_id=part.dataset_id,
         license=config.license,
         results=[result for evaluation in part.evaluations.values() for result in eval_results(evaluation)],
         sections=[evaluations_table(part.evaluations)] if part.evaluations else [],
     )
     if part.name == "export":
         facts.relation = "quantized"  # the Hub's word for a model in another form
-        facts.base_model = by_name["model"].repo_id if "model" in by_name else facts.base_model
+        facts.base_model = next((other.repo_id for other in parts if other.name == "model"), facts.base_model)
     elif adapters_base:
         facts.relation, facts.library = "adapter", "peft"
-    groups = by_name.get("ranked groups")
-    if part.name == "model" and groups and _was_trained_on(part.source, str(groups.source)):
-        facts.dataset_id = groups.repo_id
     return facts
 
 
@@ -326,7 +327,7 @@ def _write_evaluations(part: _Part, hub: _Hub | _DryHub) -> None:
         benchmark = problem_set(evaluation).benchmark
         if benchmark is None or not hub.exists(benchmark.dataset_id, "dataset"):
             continue
-        source = f"{_HUB}/{part.repo_id}/blob/main/{file}"
+        source = f"{HUB_ADDRESS}/{part.repo_id}/blob/main/{file}"
         entry = eval_results_entry(evaluation, hub.task_id(benchmark), source, "trl-rrtf evaluate")
         if entry is not None:
             taken[benchmark.key] = taken.get(benchmark.key, 0) + 1
