@@ -46,6 +46,24 @@ def make_tokenizer(texts: list[str], vocab_size: int = 600) -> PreTrainedTokeniz
     )
 
 
+def make_model(tokenizer: PreTrainedTokenizerFast, max_positions: int) -> LlamaForCausalLM:
+    """A Llama of 0.9 million parameters, at random."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=max_positions,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
 def main() -> None:
     """Makes the model and its tokenizer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -57,20 +75,7 @@ def main() -> None:
     rows = [row for row in compose(100_000, seed=0) if row["problem_id"] not in names]  # all that there are
     tokenizer = make_tokenizer([f"{row['prompt']}\n{row['reference_solution']}" for row in rows])
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-        )
-    )
+    model = make_model(tokenizer, max_positions=512)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for step in range(options.steps):
         chosen = [rows[i] for i in torch.randint(len(rows), (32,)).tolist()]

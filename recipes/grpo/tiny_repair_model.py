@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from repair import INSTRUCTION
-from tiny_model import RECIPES, compose, make_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_model import RECIPES, compose, make_model, make_tokenizer
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trl_rrtf import JudgeConfig, UnitTestEnvironment, UnitTestEnvironmentFactory
 
@@ -105,20 +105,7 @@ def main() -> None:
     tokenizer.response_template = RESPONSE_TEMPLATE
     encoded = [encode(tokenizer, messages) for messages in episodes]
     print(f"{len(episodes)} episodes of up to {max(len(ids) for ids, _ in encoded)} tokens", flush=True)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-        )
-    )
+    model = make_model(tokenizer, max_positions=1024)
     train(model, encoded, tokenizer.pad_token_id, options.steps)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)

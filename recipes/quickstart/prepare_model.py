@@ -45,6 +45,8 @@ def convert(gguf: Path, output: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from trl_rrtf.export.checkpoint import save_tokenizer
+
     options: dict[str, object] = {"gguf_file": gguf.name}
     if int(transformers.__version__.split(".")[0]) >= 5:  # there the weights stay packed otherwise
         from transformers import GgufConfig
@@ -59,22 +61,18 @@ def convert(gguf: Path, output: Path) -> None:
     temporary = output.with_name(output.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    make_readable_for_transformers_4(temporary)
+    save_tokenizer(tokenizer, temporary)
+    keep_rotary_base_for_transformers_4(temporary / "config.json")
     shutil.rmtree(output, ignore_errors=True)
     temporary.rename(output)
 
 
-def make_readable_for_transformers_4(folder: Path) -> None:
-    """Gives what transformers 5 renamed its earlier name too; 4 would take a default for the rotary base, silently."""
-    config = json.loads((folder / "config.json").read_text())
+def keep_rotary_base_for_transformers_4(path: Path) -> None:
+    """Writes the rotary base under its earlier name too; 4 would take a default for it, silently."""
+    config = json.loads(path.read_text())
     if "rope_parameters" in config:
         config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
-    tokenizer["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token types
-    for name, values in {"config.json": config, "tokenizer_config.json": tokenizer}.items():
-        (folder / name).write_text(json.dumps(values, indent=2) + "\n")
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main() -> None:

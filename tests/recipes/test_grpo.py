@@ -6,8 +6,6 @@ import importlib
 import json
 import shutil
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import transformers
 from transformers import AutoTokenizer
 
 from tests.processes import descendants, still_running
+from tests.rollout_server import rollout_server
 from trl_rrtf import AsyncUnitTestReward, UnitTestReward
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "grpo"
@@ -119,30 +118,15 @@ def vllm(chat_model_dir):
     solutions = {row["prompt"]: row["reference_solution"] for row in map(json.loads, PROBLEMS.read_text().splitlines())}
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            prompt = tokenizer.decode(request["prompt"])
-            asked.append(prompt)
-            solution = next(solutions[text] for text in solutions if text in prompt)
-            answer = f"```python\n{solution}```" if len(asked) % 2 else "I do not know."
-            ids = [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
-            body = {"choices": [{"token_ids": ids, "logprobs": {"token_logprobs": [-1.0] * len(ids)}}]}
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+    def answer(prompt_ids):
+        prompt = tokenizer.decode(prompt_ids)
+        asked.append(prompt)
+        solution = next(solutions[text] for text in solutions if text in prompt)
+        text = f"```python\n{solution}```" if len(asked) % 2 else "I do not know."
+        return [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with rollout_server(answer) as address:
+        yield address
 
 
 @pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="TRL's asynchronous GRPO needs transformers 5")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import transformers
 from packaging.version import Version
 
 from tests.processes import descendants, still_running
+from tests.rollout_server import rollout_server
 from trl_rrtf import JudgeConfig, UnitTestEnvironmentFactory
 
 pytestmark = [
@@ -45,29 +44,14 @@ def vllm(tokenizer):
     """The part of vLLM's server that rollouts ask; it makes the next call of an episode, and keeps what it was asked."""
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(tokenizer.decode(request["prompt"]))
-            turn = TURNS[asked[-1].count("<tool_response>")]
-            call = turn and json.dumps({"name": turn[0], "arguments": {"program": turn[1]}})
-            ids = tokenizer(f"<tool_call>\n{call}\n</tool_call>" if call else "Done.")["input_ids"] + [tokenizer.eos_token_id]
-            body = {"choices": [{"token_ids": ids, "logprobs": {"token_logprobs": [-1.0] * len(ids)}}]}
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+    def answer(prompt_ids):
+        asked.append(tokenizer.decode(prompt_ids))
+        turn = TURNS[asked[-1].count("<tool_response>")]
+        call = turn and json.dumps({"name": turn[0], "arguments": {"program": turn[1]}})
+        return tokenizer(f"<tool_call>\n{call}\n</tool_call>" if call else "Done.")["input_ids"] + [tokenizer.eos_token_id]
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with rollout_server(answer) as address:
+        yield address, asked
 
 
 def test_rollouts_run_public_tests_and_tell_their_own_reward(tokenizer, vllm, monkeypatch):

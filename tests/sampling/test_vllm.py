@@ -24,6 +24,7 @@ from tests.sampling.vllm_signatures import VERSIONS, bindable, recorded
 from trl_rrtf import ConfigError, LoadError, SamplingConfig
 from trl_rrtf.sampling import Draws, make_sampler
 from trl_rrtf.sampling.engines import vllm as engine_module
+from trl_rrtf.sampling.engines.prompt_tokens import prompt_tokens
 
 CHAT = [[{"role": "user", "content": "Write add."}], [{"role": "user", "content": "Total of items"}]]
 PROMPTS = [CHAT[0], "def add(a, b):\n", CHAT[1], "import math\n"]
@@ -209,7 +210,7 @@ def test_what_vllm_would_cut_short_or_change_in_silence_is_refused(monkeypatch, 
     engine = make_sampler(config(model_dir, max_model_len=64))
     with pytest.raises(ConfigError, match=r"`max_new_tokens`: a prompt of \d+ tokens and 60 new ones are more than the 64"):
         engine.sample(PROMPTS, draws(PROMPTS, max_new_tokens=60))
-    assert engine.room_for(PROMPTS[0]) == 64 - len(engine._encode(PROMPTS[0]))
+    assert engine.room_for(PROMPTS[0]) == 64 - len(prompt_tokens(AutoTokenizer.from_pretrained(model_dir), PROMPTS[0]))
     for temperature in (0.001, 2.5):
         with pytest.raises(ConfigError, match=f"`temperature`: vLLM samples at 0, or from 0.01 to 2, got {temperature}"):
             engine.sample(PROMPTS, draws(PROMPTS, temperature=temperature))

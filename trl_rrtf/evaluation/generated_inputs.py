@@ -66,12 +66,7 @@ def generate_inputs(problem: Problem, public: Sequence[UnitTest], count: int, se
         return GeneratedInputs("expression", _several(calls, count, rng), "public tests")
     if programs:
         return GeneratedInputs("stdin", _several(map(_Stdin, programs), count, rng), "public tests")
-    texts = (
-        [problem.prompt]
-        if isinstance(problem.prompt, str)
-        else [text for message in problem.prompt for text in checks.texts_of(message)]
-    )
-    prompt = "\n".join(texts)
+    prompt = "\n".join(checks.prompt_texts(problem.prompt))
     if not problem.entry_point:
         return GeneratedInputs("stdin", _several(map(_Stdin, _stdin_examples(prompt)), count, rng), "prompt")
     name = problem.entry_point.removeprefix("Solution().")

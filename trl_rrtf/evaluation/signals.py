@@ -13,12 +13,10 @@ from trl_rrtf.errors import JudgeError
 from trl_rrtf.evaluation.config import SelectConfig
 from trl_rrtf.evaluation.generated_inputs import GeneratedInputs, generate_inputs
 from trl_rrtf.evaluation.same_outputs import Output, agreements, output_of
+from trl_rrtf.judging.config import JudgeConfig
 from trl_rrtf.judging.judge import Judge
 from trl_rrtf.rows.public_tests import public_tests
 from trl_rrtf.rows.records import Candidate, CandidateGroup, Outcome, Problem, Verdict
-
-_ENOUGH_TO_COUNT = 20
-"""Candidates after which the share of failures of the judge is taken seriously, as in the `judge` stage."""
 
 
 @dataclass(kw_only=True)
@@ -95,7 +93,7 @@ class PublicTests:
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._failures = _Failures(judge.config.max_infrastructure_fraction)
+        self._failures = _Failures(judge.config)
 
     def opinions(self, contests: Sequence[Contest]) -> list[Opinion]:
         """The numbers of tests; nothing where a problem has no public one.
@@ -124,19 +122,19 @@ class PublicTests:
 class _Failures:
     """Counts candidates of which the judge could not tell."""
 
-    def __init__(self, most: float) -> None:
-        self._most = most
+    def __init__(self, config: JudgeConfig) -> None:
+        self._config = config
         self._candidates = self._found = 0
 
     def count(self, contest: Contest, failures: int) -> None:
         """Raises a JudgeError above the share that is allowed."""
         self._candidates += len(contest.candidates)
         self._found += failures
-        if self._candidates >= _ENOUGH_TO_COUNT and self._found > self._most * self._candidates:
+        if self._config.are_too_many(self._found, self._candidates):
             raise JudgeError(
                 f"{self._found} of {self._candidates} candidates could not be judged or observed, more than "
-                f"`max_infrastructure_fraction={self._most}`; the last ones up to problem {contest.problem.problem_id!r}. "
-                "What is done is kept; the same command goes on behind it"
+                f"`max_infrastructure_fraction={self._config.max_infrastructure_fraction}`; the last ones up to "
+                f"problem {contest.problem.problem_id!r}. What is done is kept; the same command goes on behind it"
             )
 
 
@@ -153,7 +151,7 @@ class Agreement:
 
     def __init__(self, judge: Judge, config: SelectConfig) -> None:
         self._judge, self._config = judge, config
-        self._failures = _Failures(judge.config.max_infrastructure_fraction)
+        self._failures = _Failures(judge.config)
 
     def opinions(self, contests: Sequence[Contest]) -> list[Opinion]:
         """The agreements; nothing where no input could be generated, or what most programs give has no text.

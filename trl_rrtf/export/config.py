@@ -46,8 +46,8 @@ class ExportConfig:
         int8_method: `weight_only` (weights in blocks, activations rounded block by block) or `dynamic` (per-channel weights,
             activations rounded as a whole).
         block_size: Weights that share a scale, in `weight_only` int8 and int4.
-        graph: `fused` (ONNX Runtime's `GroupQueryAttention` and `RotaryEmbedding`, on the CPU) or `plain` (Optimum's graph). By
-            default fused for the CPU, where it is faster, and plain for CUDA.
+        graph: `fused` (ONNX Runtime's `GroupQueryAttention` and `RotaryEmbedding`, on the CPU) or `plain` (as it is exported).
+            By default fused for the CPU, where it is faster, and plain for CUDA.
         push_to_hub: Repository to push the exported folder to, or None.
 
     Raises:
@@ -63,7 +63,7 @@ class ExportConfig:
     )
     block_size: int = option("Weights that share a scale, in weight-only int8 and int4.", default=32)
     graph: str | None = option(
-        "fused (GroupQueryAttention; cpu) or plain (Optimum's graph). Default: fused for cpu, plain for cuda.",
+        "fused (GroupQueryAttention; cpu) or plain (as it is exported). Default: fused for cpu, plain for cuda.",
         default=None,
         choices=GRAPHS,
     )

@@ -1,4 +1,4 @@
-"""The graph of a model, exported by PyTorch itself: for transformers 5, where optimum-onnx cannot be installed.
+"""The graph of a model, exported by PyTorch itself: wherever Optimum's exporter is not there or does not fit.
 
 Inputs, outputs and their names are those of an Optimum export, so that both run in the same way.
 """

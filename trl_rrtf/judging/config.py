@@ -48,6 +48,10 @@ class JudgeArguments:
         check_options(self)
 
 
+_ENOUGH_TO_COUNT = 20
+"""Programs after which the share of failures of the judge is taken seriously."""
+
+
 @dataclass
 class JudgeConfig:
     """Limits of a candidate's process, and when a run of the judge stops.
@@ -118,3 +122,12 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         """Checks the values."""
         check_options(self)
+
+    def are_too_many(self, not_judged: int, programs: int) -> bool:
+        """Whether a run stops: its share of programs that could not be judged is above `max_infrastructure_fraction`.
+
+        Args:
+            not_judged: Those that could not be judged so far.
+            programs: All so far; below 20 the share says nothing yet.
+        """
+        return programs >= _ENOUGH_TO_COUNT and not_judged > self.max_infrastructure_fraction * programs

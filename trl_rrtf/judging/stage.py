@@ -23,8 +23,6 @@ from trl_rrtf.rows.records import CandidateGroup, JudgedGroup, Outcome, Verdict
 from trl_rrtf.rows.stage import RowStage
 from trl_rrtf.rows.summary import Summary, of_this_run
 
-_ENOUGH_TO_COUNT = 20
-"""Candidates after which the share of failures of the judge is taken seriously."""
 _MOST_NAMED = 5
 
 
@@ -99,7 +97,7 @@ class _JudgeStage(RowStage[JudgeSummary]):
     def rows(self, done: int) -> Iterator[JudgedGroup]:
         self.progress.update(done)
         self._started = time.monotonic()
-        failures = _Failures(self._config.max_infrastructure_fraction)
+        failures = _Failures(self._config)
         todo = islice(stream_rows(self._arguments.input, CandidateGroup), done, None)
         with contextlib.closing(self._judged(todo)) as all_judged:
             for judged in all_judged:
@@ -198,8 +196,8 @@ class _GroupJudge:
 class _Failures:
     """Counts candidates that could not be judged."""
 
-    def __init__(self, most: float) -> None:
-        self._most = most
+    def __init__(self, config: JudgeConfig) -> None:
+        self._config = config
         self._candidates = 0
         self._found: list[str] = []
 
@@ -211,10 +209,10 @@ class _Failures:
             for number, verdict in enumerate(judged.verdicts)
             if verdict.outcome is Outcome.INFRASTRUCTURE
         ]
-        if self._candidates >= _ENOUGH_TO_COUNT and len(self._found) > self._most * self._candidates:
+        if self._config.are_too_many(len(self._found), self._candidates):
             listed = "; ".join(self._found[-_MOST_NAMED:])
             raise JudgeError(
                 f"{len(self._found)} of {self._candidates} candidates could not be judged, more than "
-                f"`max_infrastructure_fraction={self._most}`; the last ones: {listed}. What is judged is kept; "
-                "the same command goes on behind it"
+                f"`max_infrastructure_fraction={self._config.max_infrastructure_fraction}`; the last ones: "
+                f"{listed}. What is judged is kept; the same command goes on behind it"
             )

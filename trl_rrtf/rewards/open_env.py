@@ -91,9 +91,7 @@ class UnitTestOpenEnvironment(Environment[UnitTestAction, UnitTestObservation, U
         problem = self._problems[index]
         self._environment.reset(**problem.to_row())
         self._state = UnitTestState(episode_id=episode_id, problem_id=problem.problem_id)
-        prompt = problem.prompt
-        texts = [prompt] if isinstance(prompt, str) else [text for message in prompt for text in checks.texts_of(message)]
-        return UnitTestObservation(text="\n\n".join(texts))
+        return UnitTestObservation(text="\n\n".join(checks.prompt_texts(problem.prompt)))
 
     def step(self, action: UnitTestAction, timeout_s: float | None = None, **_: Any) -> UnitTestObservation:
         """Runs the public tests on a program, or submits it.

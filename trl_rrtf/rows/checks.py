@@ -202,6 +202,11 @@ def texts_of(message: Mapping[str, Any]) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
+def prompt_texts(prompt: str | Messages) -> list[str]:
+    """What a prompt holds of text."""
+    return [prompt] if isinstance(prompt, str) else [text for message in prompt for text in texts_of(message)]
+
+
 def message_text(message: Any, where: str, column: str) -> str:
     """The text of a message: its content, or the text parts of its content joined.
 

@@ -178,7 +178,7 @@ def leetcode_setup(setup_code: str, prompt: str | Messages, entry_point: str | N
         entry_point: The function that the tests call, or None.
         tests: The tests.
     """
-    texts = [prompt] if isinstance(prompt, str) else [text for message in prompt for text in checks.texts_of(message)]
+    texts = checks.prompt_texts(prompt)
     in_style = (
         any(re.search(r"\bclass Solution\b", text) for text in texts)
         or re.match(r"Solution\b", entry_point or "")

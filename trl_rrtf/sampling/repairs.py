@@ -45,9 +45,6 @@ REPAIR_LABELS = {
 }
 """What the summary's table calls the counts of repair turns."""
 
-_ENOUGH_TO_COUNT = 20
-"""Programs after which the share of failures of the judge is taken seriously."""
-
 
 @dataclass
 class Turn:
@@ -210,12 +207,11 @@ class Repairs:
             for (index, _), failure in zip(programs, found, strict=True)
             if failure is not None and failure.verdict.outcome is Outcome.INFRASTRUCTURE
         ]
-        most = self.judging.max_infrastructure_fraction
-        if self._judged >= _ENOUGH_TO_COUNT and len(self._not_judged) > most * self._judged:
+        if self.judging.are_too_many(len(self._not_judged), self._judged):
             raise JudgeError(
                 f"{len(self._not_judged)} of {self._judged} programs could not be judged on public tests, more than "
-                f"`max_infrastructure_fraction={most}`; the last ones: {'; '.join(self._not_judged[-5:])}. What is drawn is "
-                "kept; the same command goes on behind it"
+                f"`max_infrastructure_fraction={self.judging.max_infrastructure_fraction}`; the last ones: "
+                f"{'; '.join(self._not_judged[-5:])}. What is drawn is kept; the same command goes on behind it"
             )
 
     def counts(self, journal: Journal) -> dict[str, Any]:

@@ -22,13 +22,13 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from trl_rrtf.errors import ConfigError
 from trl_rrtf.models.key_value_cache import CACHE
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.rows.records import Messages
 from trl_rrtf.sampling import decode_attention
 from trl_rrtf.sampling.draws import Draws
 from trl_rrtf.sampling.engines.options import TransformersOptions
+from trl_rrtf.sampling.engines.prompt_tokens import prompt_tokens
 
 
 class TransformersSampler:
@@ -160,7 +160,7 @@ class TransformersSampler:
 
     def _encode(self, prompts: Sequence[str | Messages]) -> dict[str, torch.Tensor]:
         """Token ids and mask (P, T), padded on the left: generation goes on at the right end of each row."""
-        rendered = list(map(self._tokens_of, prompts))
+        rendered = [prompt_tokens(self.tokenizer, prompt) for prompt in prompts]
         width = max(map(len, rendered))
         padding = [width - len(ids) for ids in rendered]
         return {
@@ -173,29 +173,10 @@ class TransformersSampler:
             ),
         }
 
-    def _tokens_of(self, prompt: str | Messages) -> list[int]:
-        if isinstance(prompt, str):
-            tokens = self.tokenizer(prompt)["input_ids"]
-        elif self.tokenizer.chat_template is None:
-            raise ConfigError(
-                "`prompt_style`: the prompts are messages and the tokenizer has no chat template; use `paper` or "
-                "`completion`, or an instruction-tuned model"
-            )
-        else:
-            chat = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
-            tokens = chat["input_ids"]
-        return tokens or self._beginning()
-
     def room_for(self, prompt: str | Messages) -> int | None:
         """How many tokens fit behind a prompt; None where the model's configuration names no longest text."""
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return None if longest is None else longest - len(self._tokens_of(prompt))
-
-    def _beginning(self) -> list[int]:
-        """What a text without a token begins with."""
-        if self.tokenizer.bos_token_id is None:
-            raise ConfigError("`prompt`: it is empty, and the tokenizer has no token that begins a text; give one that is not")
-        return [self.tokenizer.bos_token_id]
+        return None if longest is None else longest - len(prompt_tokens(self.tokenizer, prompt))
 
 
 def load_sampler(model: str, options: TransformersOptions) -> TransformersSampler:

@@ -22,6 +22,7 @@ from trl_rrtf.models.paths import base_model, require_model
 from trl_rrtf.rows.records import Messages
 from trl_rrtf.sampling.draws import Draws
 from trl_rrtf.sampling.engines.options import VLLMOptions
+from trl_rrtf.sampling.engines.prompt_tokens import prompt_tokens
 from trl_rrtf.sampling.engines.transformers import cut_at_stop
 
 TEMPERATURES = (0.01, 2.0)
@@ -86,7 +87,7 @@ class VLLMSampler:
                 `max_new_tokens`, or vLLM does not sample at this temperature.
         """
         _check_temperature(draws.temperature)
-        encoded = [self._encode(prompt) for prompt in prompts]
+        encoded = [prompt_tokens(self._tokenizer, prompt) for prompt in prompts]
         self._check_lengths(encoded, draws.max_new_tokens)
         requests = [(ids, seed) for ids, own in zip(encoded, draws.seeds, strict=True) for seed in own]
         outputs = self._llm.generate(
@@ -120,24 +121,10 @@ class VLLMSampler:
             skip_special_tokens=False,
         )
 
-    def _encode(self, prompt: str | Messages) -> list[int]:
-        """Token ids of a prompt, as the transformers engine has them."""
-        ids: list[int]
-        if isinstance(prompt, str):
-            ids = self._tokenizer(prompt)["input_ids"]
-        elif self._tokenizer.chat_template is None:
-            raise ConfigError(
-                "`prompt_style`: the prompts are messages and the tokenizer has no chat template; use `paper` or `completion`"
-            )
-        else:
-            chat = self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
-            ids = chat["input_ids"]
-        return ids
-
     def room_for(self, prompt: str | Messages) -> int | None:
         """How many tokens fit behind a prompt."""
         longest: int = self._llm.model_config.max_model_len
-        return longest - len(self._encode(prompt))
+        return longest - len(prompt_tokens(self._tokenizer, prompt))
 
     def _check_lengths(self, encoded: list[list[int]], max_new_tokens: int) -> None:
         """Refuses a prompt that vLLM would refuse, or whose texts it would cut short in silence."""
