@@ -14,6 +14,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_rrtf.errors import ConfigError, LoadError, TrlRrtfError
+from trl_rrtf.models.causal_lm import fit_vocabulary
 from trl_rrtf.models.checkpoint_log_probs import CheckpointLogProbs
 from trl_rrtf.models.paths import base_model, require_model
 from trl_rrtf.rows.files import write_json
@@ -79,11 +80,14 @@ def load_checkpoint(model: str, scratch: Path) -> Checkpoint:
             require_model(base, "base_model_name_or_path")
             readable_base, converted = _readable(Path(base), scratch / "base") if Path(base).is_dir() else (base, False)
             loaded = AutoModelForCausalLM.from_pretrained(readable_base, dtype=torch.float32)
+            fit_vocabulary(loaded, str(folder))
             loaded = PeftModel.from_pretrained(loaded, str(folder)).merge_and_unload()
-            readable, _ = _readable(folder, scratch / "adapter")
+            has_tokenizer = (folder / "tokenizer_config.json").is_file()
+            readable = _readable(folder, scratch / "adapter")[0] if has_tokenizer else readable_base
         else:
             readable, converted = _readable(folder, scratch / "model")
             loaded = AutoModelForCausalLM.from_pretrained(readable, dtype=torch.float32)
+        _require_tokenizer(Path(readable), model)
         tokenizer = AutoTokenizer.from_pretrained(readable)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if isinstance(error, TrlRrtfError):
@@ -105,6 +109,16 @@ def load_checkpoint(model: str, scratch: Path) -> Checkpoint:
     )
     proof |= {"converted_from_newer_transformers": converted, "adapter_merged": base is not None}
     return Checkpoint(loaded, tokenizer, proof)
+
+
+def _require_tokenizer(folder: Path, model: str) -> None:
+    """Refuses a folder without a tokenizer, of which transformers says something else."""
+    names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        raise LoadError(
+            f"`model`: `{model}` has no tokenizer ({', '.join(names)}), which the exported folder needs; save the one that it "
+            "was trained with there"
+        )
 
 
 def _proof(
@@ -187,6 +201,15 @@ def _older_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
         config["additional_special_tokens"] = extra
         del config["extra_special_tokens"]
     return config
+
+
+def save_generation_config(model: PreTrainedModel, folder: Path) -> None:
+    """Saves a model's settings of `generate` as they are: its end tokens, above all.
+
+    `GenerationConfig.save_pretrained` refuses what published models ship, such as a `temperature` without `do_sample`.
+    """
+    if model.generation_config is not None:
+        model.generation_config.to_json_file(folder / "generation_config.json")
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -164,7 +164,7 @@ def _require_packages() -> None:
 
 
 def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, settings: dict[str, Any]) -> ExportReport:
-    from trl_rrtf.export.checkpoint import load_checkpoint, save_tokenizer
+    from trl_rrtf.export.checkpoint import load_checkpoint, save_generation_config, save_tokenizer
     from trl_rrtf.export.graph import export_graph, exporter_of
     from trl_rrtf.export.model_card import write_onnx_card
     from trl_rrtf.export.parity import make_reference, unproved_boundaries
@@ -179,6 +179,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     used_exporter = exporter_of(loaded)
     graph = export_graph(loaded, folder, fused=config.is_fused)
     save_tokenizer(checkpoint.tokenizer, folder)
+    save_generation_config(loaded, folder)
     checkpoint.release_model()
     write_cap(graph, folder, positions)
     precision = CONVERSIONS[config.precision]

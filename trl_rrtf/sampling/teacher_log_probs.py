@@ -95,12 +95,13 @@ class _Teacher:
 
     def __init__(self, config: TeacherLogProbsConfig) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from trl_rrtf.models.causal_lm import load_causal_lm, load_tokenizer  # imports transformers
 
         self._config = config
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = AutoModelForCausalLM.from_pretrained(config.model, dtype=config.dtype).to(device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(config.model)
+        self._model = load_causal_lm(config.model, dtype=config.dtype).to(device).eval()
+        self._tokenizer = load_tokenizer(config.model)
 
     def mean_log_probs(self, group: CandidateGroup) -> list[float | None]:
         """One number per candidate; None for an empty one."""

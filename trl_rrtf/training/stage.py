@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_rrtf.errors import ConfigError, LoadError, TrlRrtfError
+from trl_rrtf.models.causal_lm import fit_vocabulary, load_tokenizer
 from trl_rrtf.models.hub import NOT_PUSHED, create_repository, push_folder
-from trl_rrtf.models.paths import model_name, require_model
+from trl_rrtf.models.paths import base_model, model_name, require_model
 from trl_rrtf.options import check_options, check_paths, refuse_idle
 from trl_rrtf.rows.files import full_disk_errors, write_json
 from trl_rrtf.rows.resumable import output_lock
@@ -220,11 +221,13 @@ def _make_trainer(
 
 def _load_adapter(folder: str, options: dict[str, Any]) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """An adapter that an earlier training made, on its base model, to be trained on (as in the later rounds of a run)."""
-    from peft import AutoPeftModelForCausalLM
+    from peft import PeftConfig, PeftModel
 
     options = {name: value for name, value in options.items() if value is not None}
-    options.pop("revision", None)  # that of the adapter's own configuration
-    return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=True, **options), AutoTokenizer.from_pretrained(folder)
+    options["revision"] = PeftConfig.from_pretrained(folder).revision
+    base = AutoModelForCausalLM.from_pretrained(base_model(folder), **options)
+    fit_vocabulary(base, folder)
+    return PeftModel.from_pretrained(base, folder, is_trainable=True), load_tokenizer(folder)
 
 
 def _train(trainer: RRTFTrainer, checkpoint: str | None, *, data_name: str) -> TrainSummary:
