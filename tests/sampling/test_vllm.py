@@ -260,6 +260,10 @@ def test_an_adapter_is_applied_to_its_base_model(vllm, adapter):
     assert (loaded["tokenizer"], loaded["enable_lora"], loaded["max_lora_rank"]) == (str(adapter), True, 16)
     [request] = vllm.lora_requests
     assert (request.lora_name, request.lora_int_id, request.lora_path) == ("adapter", 1, str(adapter))
+    for path in adapter.glob("tokenizer*"):
+        path.unlink()
+    make_sampler(config(adapter))
+    assert vllm.loaded[-1]["tokenizer"] == str(adapter.parent / "base"), "an adapter that was saved without one"
     assert list(engine_module.LORA_RANKS) == vllm.known["MaxLoRARanks"]
 
 

@@ -46,9 +46,15 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     Args:
         model: Folder or Hub id, of a model or of a PEFT adapter.
     """
+    return AutoTokenizer.from_pretrained(tokenizer_source(model))
+
+
+def tokenizer_source(model: str) -> str:
+    """The folder or Hub id that a model's tokenizer is loaded from; see `load_tokenizer`."""
     adapter = adapter_folder(model)
-    has_own = adapter is None or (Path(adapter) / "tokenizer_config.json").is_file()
-    return AutoTokenizer.from_pretrained(adapter or model if has_own else base_model(adapter or model))
+    if adapter is None or (Path(adapter) / "tokenizer_config.json").is_file():
+        return adapter or model
+    return base_model(adapter) or model
 
 
 def adapter_folder(model: str) -> str | None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from trl_rrtf.errors import ConfigError, LoadError
+from trl_rrtf.models.causal_lm import load_tokenizer, tokenizer_source
 from trl_rrtf.models.paths import base_model, require_model
 from trl_rrtf.rows.records import Messages
 from trl_rrtf.sampling.draws import Draws
@@ -52,7 +53,7 @@ class VLLMSampler:
         for_adapter = {} if adapter is None else {"enable_lora": True, "max_lora_rank": _lora_rank(adapter)}
         _require_gpus(options.tensor_parallel_size)
         weights = base or model
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        self._tokenizer: Any = load_tokenizer(model)
         config = _config_of(weights)
         dtype = _dtype(options.dtype, config)
         if adapter is not None and dtype == "float32":
@@ -69,7 +70,7 @@ class VLLMSampler:
         self._lora_request = None if adapter is None else LoRARequest("adapter", 1, os.path.abspath(adapter))
         self._llm = vllm.LLM(
             model=weights,
-            tokenizer=model,
+            tokenizer=tokenizer_source(model),
             tokenizer_mode="hf",  # not Mistral's own, whose token ids may be others
             dtype=dtype,
             tensor_parallel_size=options.tensor_parallel_size,
