@@ -98,10 +98,14 @@ def test_what_is_too_long_to_compare_is_said(tiny_model_dir):
     positions = positions_of(config)
     assert positions.boundaries == (8192,)
     assert parity.long_tokens(positions) is None
-    assert parity.unproved_boundaries(positions) == [8192]
+    assert parity.long_tokens(positions, 1000) == 1000
+    assert parity.long_tokens(positions, 9000) == 9000
     inside = dataclasses.replace(positions, boundaries=(512, 4096, 8192))
     assert parity.long_tokens(inside) == 4096 + 64
+    assert parity.long_tokens(inside, 200) == 4096 + 64, "what is asked for adds to what a model's windows need"
     assert parity.long_tokens(dataclasses.replace(inside, usable=4100)) == 4100
+    with pytest.raises(ConfigError, match="`parity_tokens`: the graph is right for 32768 tokens, got 40000"):
+        parity.long_tokens(positions, 40000)
     unused = AutoConfig.for_model("qwen2", sliding_window=4096, use_sliding_window=False)
     assert positions_of(unused).boundaries == ()
 
@@ -136,9 +140,12 @@ def test_the_gate_bounds_agreement_and_the_perplexity_on_both_sides(probe, messa
 
 def test_the_last_positions_are_read_too(tiny_model_dir, tmp_path):
     """Where a model knows more positions than the fixed text has."""
-    model = checkpoint("llama", tiny_model_dir, tmp_path / "model", max_position_embeddings=5000)
-    export(model, tmp_path / "onnx")
+    model = checkpoint("mistral", tiny_model_dir, tmp_path / "model", max_position_embeddings=5000, sliding_window=4500)
+    (model / "generation_config.json").write_text('{"repetition_penalty": 1.5, "eos_token_id": 2}')  # no matter of the graph
+    assert export(model, tmp_path / "onnx", parity_tokens=700).greedy_agreement == 1
     report = json.loads((tmp_path / "onnx" / "export_report.json").read_text())
+    assert report["probes"]["long"]["tokens"] == report["reach"]["proved_tokens"] == 700
     far = report["probes"]["far"]
     assert (far["first_position"], far["tokens"]) == (5000 - 128, 128)
     assert report["reach"]["usable_positions"] == 5000
+    assert report["reach"]["unproved"] == [4500], "no text passed this window"

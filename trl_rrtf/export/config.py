@@ -48,6 +48,8 @@ class ExportConfig:
         block_size: Weights that share a scale, in `weight_only` int8 and int4.
         graph: `fused` (ONNX Runtime's `GroupQueryAttention` and `RotaryEmbedding`, on the CPU) or `plain` (as it is exported).
             By default fused for the CPU, where it is faster, and plain for CUDA.
+        parity_tokens: Tokens of the longest text that graph and checkpoint are compared on; None for one that passes the
+            model's sliding windows and scaled lengths. Thousands of tokens take minutes for a model of a billion parameters.
         push_to_hub: Repository to push the exported folder to, or None.
 
     Raises:
@@ -66,6 +68,11 @@ class ExportConfig:
         "fused (GroupQueryAttention; cpu) or plain (as it is exported). Default: fused for cpu, plain for cuda.",
         default=None,
         choices=GRAPHS,
+    )
+    parity_tokens: int | None = option(
+        "Tokens of the longest text that graph and checkpoint are compared on. Default: one that passes the model's windows.",
+        default=None,
+        at_least=64,
     )
     push_to_hub: str | None = option("Hub repository to push the exported folder to.", default=None, decides_output=False)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from trl_rrtf.errors import ConfigError
 from trl_rrtf.export.report import Parity, Probe
 from trl_rrtf.export.rotary import Positions, positions_of
 from trl_rrtf.export.weights import Array
@@ -77,12 +78,16 @@ class Reference:
     readings: dict[str, _Reading]
 
 
-def make_reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reference:
+def make_reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, longest: int | None = None) -> Reference:
     """Runs the PyTorch model on everything that is compared.
 
     Args:
         model: In float32, in evaluation mode.
         tokenizer: Its tokenizer.
+        longest: Tokens that the longest text has at least; None for one that passes the model's windows alone.
+
+    Raises:
+        ConfigError: The model reads no text of `longest` tokens.
     """
     positions = positions_of(model.config)
     longest_prompt = max(1, (positions.usable or _TEXT_TOKENS) - _NEW_TOKENS)
@@ -92,7 +97,7 @@ def make_reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     far = text[-_TAIL_TOKENS:]
     if positions.usable and positions.usable - len(far) > len(text):
         readings["far"] = _read(model, far, positions.usable - len(far), len(far))
-    if length := long_tokens(positions):
+    if length := long_tokens(positions, longest):
         ids = _tokens(tokenizer, _long_text(tokenizer, length), length)
         readings["long"] = _read(model, ids, 0, min(_TAIL_TOKENS, length))
     ends = model.generation_config.eos_token_id
@@ -105,17 +110,22 @@ def make_reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     )
 
 
-def long_tokens(positions: Positions) -> int | None:
-    """Length of a text that passes every boundary inside of a model, as far as that is affordable; None if there is none."""
-    within = [length for length in positions.boundaries if length + _BEYOND <= _LONGEST_TEXT]
+def long_tokens(positions: Positions, asked: int | None = None) -> int | None:
+    """Length of a text that passes every boundary inside of a model, as far as that is affordable; None if there is none.
+
+    Args:
+        positions: The model's.
+        asked: Length that the text has at least.
+
+    Raises:
+        ConfigError: The model reads no such text.
+    """
+    if asked is not None and positions.usable is not None and asked > positions.usable:
+        raise ConfigError(f"`parity_tokens`: the graph is right for {positions.usable} tokens, got {asked}; ask for fewer")
+    within = [length for length in positions.boundaries if length + _BEYOND <= max(_LONGEST_TEXT, asked or 0)]
     if not within:
-        return None
-    return min(max(within) + _BEYOND, positions.usable or _LONGEST_TEXT)
-
-
-def unproved_boundaries(positions: Positions) -> list[int]:
-    """Lengths after which something changes inside of a model, which no affordable text passes."""
-    return [length for length in positions.boundaries if length + _BEYOND > _LONGEST_TEXT]
+        return asked
+    return max(asked or 0, min(max(within) + _BEYOND, positions.usable or _LONGEST_TEXT))
 
 
 def compare(reference: Reference, decoder: OnnxDecoder) -> tuple[Parity, dict[str, Probe]]:
@@ -242,14 +252,19 @@ def _logits_one_by_one(decoder: OnnxDecoder, input_ids: Array, attention_mask: A
 @torch.inference_mode()
 def _greedy(model: PreTrainedModel, input_ids: Array, attention_mask: Array) -> Array:
     """(B, N) tokens that the model goes on with, in a batch."""
-    tokens: Array = model.generate(
-        torch.from_numpy(input_ids),
-        attention_mask=torch.from_numpy(attention_mask),
-        do_sample=False,
-        max_new_tokens=_NEW_TOKENS,
-        min_new_tokens=_NEW_TOKENS,
-        pad_token_id=0,
-    )[:, input_ids.shape[1] :].numpy()
+    shipped = model.generation_config
+    # What a model ships (a repetition penalty, say) is no matter of the graph.
+    model.generation_config = GenerationConfig(eos_token_id=shipped.eos_token_id, pad_token_id=0)
+    try:
+        tokens: Array = model.generate(
+            torch.from_numpy(input_ids),
+            attention_mask=torch.from_numpy(attention_mask),
+            do_sample=False,
+            max_new_tokens=_NEW_TOKENS,
+            min_new_tokens=_NEW_TOKENS,
+        )[:, input_ids.shape[1] :].numpy()
+    finally:
+        model.generation_config = shipped
     return tokens
 
 

@@ -167,7 +167,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     from trl_rrtf.export.checkpoint import load_checkpoint, save_generation_config, save_tokenizer
     from trl_rrtf.export.graph import export_graph, exporter_of
     from trl_rrtf.export.model_card import write_onnx_card
-    from trl_rrtf.export.parity import make_reference, unproved_boundaries
+    from trl_rrtf.export.parity import make_reference
     from trl_rrtf.export.precision import CONVERSIONS
     from trl_rrtf.export.rotary import positions_of, write_cap
 
@@ -175,7 +175,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     loaded = checkpoint.model
     positions = positions_of(loaded.config)
     parameters = sum(parameter.numel() for parameter in loaded.parameters())
-    reference = make_reference(loaded, checkpoint.tokenizer)
+    reference = make_reference(loaded, checkpoint.tokenizer, longest=config.parity_tokens)
     used_exporter = exporter_of(loaded)
     graph = export_graph(loaded, folder, fused=config.is_fused)
     save_tokenizer(checkpoint.tokenizer, folder)
@@ -199,7 +199,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
         sizes=Sizes(parameters, size, size / (4 * parameters)),
         versions={"python": platform.python_version(), **_versions()},
         probes=probes,
-        reach=Reach(positions.usable, positions.cap, proved, unproved_boundaries(positions)),
+        reach=Reach(positions.usable, positions.cap, proved, [length for length in positions.boundaries if length >= proved]),
         peak_memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
     write_onnx_card(folder, model, config, report)
