@@ -47,7 +47,7 @@ def loud_model(model_type):
 
 
 def exported(model, folder):
-    return export_graph(model, folder, fused=False)
+    return export_graph(model, folder, fused=False)[0]
 
 
 def run(graph, ids, positions):

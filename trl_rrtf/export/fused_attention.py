@@ -131,6 +131,50 @@ AttentionInterface.register(NAME, _marked_attention)
 AttentionMaskInterface.register(NAME, _unchanged_mask)
 
 
+_PROBE = f"{NAME}_probe"
+
+
+def obstacle(model: PreTrainedModel) -> str:
+    """Why a model's attention cannot be fused; empty if it can. Runs the model on two tokens.
+
+    Args:
+        model: In evaluation mode.
+    """
+    config = model.config.get_text_config()
+    found, calls = [], 0
+
+    def probe(
+        module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
+    ) -> tuple[Tensor, None]:
+        nonlocal calls
+        calls += 1
+        if value.shape[-1] != query.shape[-1]:
+            found.append(f"its values have {value.shape[-1]} numbers per head and its queries {query.shape[-1]}")
+        found.extend(f"it takes {meaning}" for name, meaning in _UNKNOWN.items() if settings.get(name) is not None)
+        batch, heads, length, _ = query.shape
+        return value.new_zeros(batch, length, heads, value.shape[-1]), None
+
+    AttentionInterface.register(_PROBE, probe)
+    AttentionMaskInterface.register(_PROBE, _unchanged_mask)
+    earlier = config._attn_implementation
+    tokens = torch.ones(1, 2, dtype=torch.long)
+    try:
+        model.set_attn_implementation(_PROBE)
+        with torch.no_grad():
+            model(input_ids=tokens, attention_mask=tokens, use_cache=False)
+    except Exception as error:  # of models that were written before attention could be replaced, and of new kinds
+        return f"transformers cannot replace it ({type(error).__name__}: {str(error).splitlines()[0][:150]})"
+    finally:
+        model.set_attn_implementation(earlier)
+    if calls != config.num_hidden_layers:
+        found.append(f"transformers can replace it in {calls} of {config.num_hidden_layers} layers")
+    return found[0] if found else ""
+
+
+_UNKNOWN = {"s_aux": "attention sinks", "sinks": "attention sinks", "position_bias": "a bias of positions"}
+"""What some models give to their attention, and the fused operator is not given."""
+
+
 @contextlib.contextmanager
 def markers(model: PreTrainedModel) -> Iterator[None]:
     """Inside, the model leaves markers when it is exported.

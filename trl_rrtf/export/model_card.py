@@ -27,7 +27,7 @@ def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: Expo
         model=told_name(model),
         precision=config.precision,
         device=config.device,
-        graph="fused" if config.is_fused else "plain",
+        graph=report.graph,
         provider=report.provider,
         megabytes=round(report.sizes.bytes / 1e6, 1),
         parity={name: f"{value:.4g}" for name, value in asdict(report.parity).items()},

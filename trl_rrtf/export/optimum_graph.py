@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,9 +12,18 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from trl_rrtf.errors import ConfigError
-
 _TASK = "text-generation-with-past"
+
+
+def knows(model_type: str) -> bool:
+    """Whether Optimum has an export for an architecture."""
+    importlib.import_module("optimum.exporters.onnx.model_configs")  # it tells the tasks' manager what there is
+    from optimum.exporters.tasks import TasksManager
+
+    try:
+        return _TASK in TasksManager.get_supported_tasks_for_model_type(model_type, "onnx", library_name="transformers")
+    except KeyError:
+        return False
 
 
 def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -> None:
@@ -23,20 +33,10 @@ def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -
         model: The model, in float32.
         folder: Where to.
         marked: Whether the graph holds markers, which ONNX Runtime does not know until they are replaced.
-
-    Raises:
-        ConfigError: Optimum has no export for this architecture.
     """
     from optimum.exporters.onnx import onnx_export_from_model
     from optimum.exporters.tasks import TasksManager
 
-    model_type = model.config.model_type
-    supported = TasksManager.get_supported_model_type_for_task(_TASK, exporter="onnx")
-    if model_type not in supported:
-        raise ConfigError(
-            f"`model`: Optimum cannot export `{model_type}` models; it can: {', '.join(sorted(supported))}. Others can be "
-            "exported with transformers 5 (`pip install 'transformers>=5'` in another environment)"
-        )
     constructor = TasksManager.get_exporter_config_constructor(
         model=model, exporter="onnx", task=_TASK, library_name="transformers"
     )

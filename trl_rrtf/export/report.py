@@ -136,6 +136,8 @@ class ExportReport:
     Attributes:
         settings: What decided the export.
         exporter: `optimum` or `torch`.
+        graph: `fused` or `plain`; empty in a report of an earlier version.
+        why_plain: Why the graph is plain where a fused one is the default; else empty.
         checkpoint: How the checkpoint was found to be read right.
         provider: Execution provider that the parity was measured on.
         parity: How graph and PyTorch model differ.
@@ -161,6 +163,8 @@ class ExportReport:
     probes: dict[str, Probe] = field(default_factory=dict)
     reach: Reach | None = None
     peak_memory_bytes: int = 0
+    graph: str = ""
+    why_plain: str = ""
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     pushed_to: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trl_rrtf.errors import ConfigError, OutputError
+from trl_rrtf.errors import ConfigError, LoadError, OutputError
 from trl_rrtf.export.config import ExportArguments, ExportConfig
 from trl_rrtf.export.folder import (
     complete,
@@ -32,6 +32,7 @@ from trl_rrtf.rows.resumable import output_lock
 from trl_rrtf.rows.summary import Summary
 
 if TYPE_CHECKING:
+    from trl_rrtf.export.graph import Origin
     from trl_rrtf.export.parity import Reference
 
 _PARITY_CHECK = 2
@@ -48,6 +49,8 @@ class ExportSummary(Summary):
     Attributes:
         precision: `fp32`, `fp16`, `int8` or `int4`.
         exporter: `optimum` or `torch`.
+        graph: `fused` or `plain`.
+        why_plain: Why the graph is plain where a fused one is the default; else empty.
         checkpoint: What proves that the checkpoint was read right.
         megabytes: Size of graph and weights, 10^6 bytes.
         share_of_fp32: That size, as a share of 4 bytes per parameter.
@@ -68,6 +71,8 @@ class ExportSummary(Summary):
 
     precision: str
     exporter: str
+    graph: str
+    why_plain: str
     checkpoint: str
     megabytes: float
     share_of_fp32: float
@@ -90,6 +95,7 @@ class ExportSummary(Summary):
         return {
             "precision": self.precision,
             "exporter": self.exporter,
+            "graph": f"{self.graph}: {self.why_plain}" if self.why_plain else self.graph,
             "checkpoint": self.checkpoint,
             "size, MB": self.megabytes,
             "share of fp32": self.share_of_fp32,
@@ -165,7 +171,7 @@ def _require_packages() -> None:
 
 def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, settings: dict[str, Any]) -> ExportReport:
     from trl_rrtf.export.checkpoint import load_checkpoint, save_generation_config, save_tokenizer
-    from trl_rrtf.export.graph import export_graph, exporter_of
+    from trl_rrtf.export.graph import export_graph
     from trl_rrtf.export.model_card import write_onnx_card
     from trl_rrtf.export.parity import make_reference
     from trl_rrtf.export.precision import CONVERSIONS
@@ -176,8 +182,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     positions = positions_of(loaded.config)
     parameters = sum(parameter.numel() for parameter in loaded.parameters())
     reference = make_reference(loaded, checkpoint.tokenizer, longest=config.parity_tokens)
-    used_exporter = exporter_of(loaded)
-    graph = export_graph(loaded, folder, fused=config.is_fused)
+    graph, origin = export_graph(loaded, folder, fused=config.is_fused, must_fuse=config.graph == "fused")
     save_tokenizer(checkpoint.tokenizer, folder)
     save_generation_config(loaded, folder)
     checkpoint.release_model()
@@ -186,12 +191,14 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     graph = precision.convert(graph, config)
     graph.save(folder)
     del graph
-    provider, parity, probes = _prove(reference, folder, config)
+    provider, parity, probes = _prove(reference, folder, config, origin)
     size = graph_bytes(folder)
     proved = max(probe.tokens for probe in probes.values())
     report = ExportReport(
         settings=settings,
-        exporter=used_exporter,
+        exporter=origin.exporter,
+        graph=origin.kind,
+        why_plain=origin.why_plain,
         checkpoint=checkpoint.proof,
         provider=provider,
         parity=parity,
@@ -206,7 +213,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     return report
 
 
-def _prove(reference: Reference, folder: Path, config: ExportConfig) -> tuple[str, Parity, dict[str, Probe]]:
+def _prove(reference: Reference, folder: Path, config: ExportConfig, origin: Origin) -> tuple[str, Parity, dict[str, Probe]]:
     """Compares with PyTorch, on CUDA where the graph is for it and CUDA is here, else on the CPU, which it returns too."""
     import onnxruntime
 
@@ -216,7 +223,16 @@ def _prove(reference: Reference, folder: Path, config: ExportConfig) -> tuple[st
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     provider = choose_provider("cuda" if config.device == "cuda" and has_cuda else "cpu")
-    parity, probes = compare(reference, OnnxDecoder.load(folder, provider))
+    try:
+        decoder = OnnxDecoder.load(folder, provider)
+    except LoadError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        way = "`--graph plain`" if origin.kind == "fused" else "another precision"
+        raise ConfigError(
+            f"`model`: ONNX Runtime {onnxruntime.__version__} cannot run the {origin.kind} {config.precision} graph of this "
+            f"model ({reason}); try {way}, or run the checkpoint in PyTorch"
+        ) from error
+    parity, probes = compare(reference, decoder)
     if found := violations(parity, probes, CONVERSIONS[config.precision].allowed):
         raise OutputError(
             f"the {config.precision} graph does not compute what the checkpoint does: {'; '.join(found)}. Nothing was "
@@ -241,6 +257,8 @@ def _summary(report: ExportReport, output: str, address: str | None) -> ExportSu
     return ExportSummary(
         precision=report.settings["precision"],
         exporter=report.exporter,
+        graph=report.graph,
+        why_plain=report.why_plain,
         checkpoint=report.checkpoint["record"],
         megabytes=round(report.sizes.bytes / 1e6, 1),
         share_of_fp32=report.sizes.share_of_fp32,

@@ -43,6 +43,19 @@ class _WithFlatCache(nn.Module):
         return (outputs.logits, *(states for layer in layers for states in (layer.keys, layer.values)))
 
 
+def _example_cache(model: PreTrainedModel) -> list[Tensor]:
+    """Zeros in the shapes that the model itself gives its cache: keys and values, (B, heads, P, numbers) per layer.
+
+    Configurations say it under many names, and not all of them truly.
+    """
+    cache = DynamicCache()
+    tokens = torch.ones(_BATCH, _PAST, dtype=torch.int64)
+    positions = torch.arange(_PAST).repeat(_BATCH, 1)
+    with torch.no_grad():
+        model(input_ids=tokens, attention_mask=tokens, position_ids=positions, use_cache=True, **{CACHE: cache})
+    return [torch.zeros_like(states) for layer in cache.layers for states in (layer.keys, layer.values)]
+
+
 def export_with_torch(model: PreTrainedModel, folder: Path) -> None:
     """Writes `model.onnx` with a key-value cache, and the configuration beside it.
 
@@ -50,15 +63,10 @@ def export_with_torch(model: PreTrainedModel, folder: Path) -> None:
         model: The model, in float32.
         folder: Where to.
     """
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or (
-        1 if getattr(config, "multi_query", False) else config.num_attention_heads
-    )
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    past = [torch.zeros(_BATCH, heads, _PAST, head_dim) for _ in range(2 * config.num_hidden_layers)]
+    past = _example_cache(model)
     batch, length = torch.export.Dim("batch_size"), torch.export.Dim("sequence_length")
     total, past_length = torch.export.Dim("total_sequence_length"), torch.export.Dim("past_sequence_length")
-    names = [f"{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
+    names = [f"{layer}.{part}" for layer in range(len(past) // 2) for part in ("key", "value")]
     arguments: dict[str, Any] = {
         "input_ids": torch.ones(_BATCH, _LENGTH, dtype=torch.int64),
         "attention_mask": torch.ones(_BATCH, _PAST + _LENGTH, dtype=torch.int64),
