@@ -47,18 +47,18 @@ $(VENV)/.quickstart: $(VENV)/.base pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,quickstart,dev]'
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,genai,quickstart,dev]'
 	$(VENV)/bin/pip check
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,quickstart,dev,docs]'
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[peft,onnx,genai,quickstart,dev,docs]'
 	touch $@
 
 $(VENV4)/.dev: constraints-transformers4.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV4)
 	$(VENV4)/bin/pip install --quiet $(TORCH)
-	$(VENV4)/bin/pip install --quiet -c constraints-transformers4.txt -e '.[peft,onnx,optimum,quickstart,dev]'
+	$(VENV4)/bin/pip install --quiet -c constraints-transformers4.txt -e '.[peft,onnx,genai,optimum,quickstart,dev]'
 	$(VENV4)/bin/pip check
 	touch $@
 

@@ -25,8 +25,8 @@ PLATFORM = "x86_64-manylinux_2_28"
 pytestmark = pytest.mark.slow
 
 CONSTRAINTS = {
-    "constraints.txt": ("3.11.7", "peft,onnx,quickstart,dev,docs"),
-    "constraints-transformers4.txt": ("3.11.7", "peft,onnx,optimum,quickstart,dev"),
+    "constraints.txt": ("3.11.7", "peft,onnx,genai,quickstart,dev,docs"),
+    "constraints-transformers4.txt": ("3.11.7", "peft,onnx,genai,optimum,quickstart,dev"),
     "constraints-vllm.txt": ("3.12", "peft,vllm"),
 }
 """File -> Python, and the extras that it is for."""

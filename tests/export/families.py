@@ -7,6 +7,7 @@ python -m tests.export.families mixtral    # one, and nothing is written
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import tempfile
 import warnings
@@ -182,7 +183,8 @@ def compare(name, tokenizer, folder, graph=None):
     ids[0, :9] = mask[0, :9] = 0
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     with torch.inference_mode():
-        expected = theirs(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        told = {"position_ids": positions} if "position_ids" in inspect.signature(theirs.forward).parameters else {}
+        expected = theirs(input_ids=ids, attention_mask=mask, use_cache=False, **told).logits
         found = [ours(input_ids=ids, attention_mask=mask, position_ids=positions).logits]
         cache, parts = DynamicCache(), []
         for start, end in [(0, 12), (12, 24), *((step, step + 1) for step in range(24, 84))]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 
 from trl_rrtf import ConfigError, SamplingConfig
 from trl_rrtf.sampling import Draws, GenerateConfig, make_sampler, run_generate
@@ -73,9 +74,18 @@ def test_several_texts_cannot_be_streamed():
         GenerateConfig("m", "x", num_generations=2, temperature=1.0, stream=True)
 
 
-def test_a_device_that_a_checkpoint_would_ignore_is_refused(tiny_model_dir):
-    with pytest.raises(ConfigError, match="`device`: is for the engine onnx, and `engine` is 'transformers'"):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_a_gpu_that_is_not_there_is_refused_by_name(cuda, tiny_model_dir, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    reason = "sees no GPU" if cuda else "is a build for the CPU"
+    with pytest.raises(ConfigError, match=rf"`device`: cuda was asked for, and this torch \(.*\) {reason}"):
         run_generate(GenerateConfig(str(tiny_model_dir), "x", device="cuda"))
+
+
+def test_a_checkpoint_answers_on_the_device_that_is_asked_for(tiny_model_dir):
+    config = GenerateConfig(str(tiny_model_dir), "x", device="cpu", engine="transformers", max_new_tokens=4)
+    assert run_generate(config).texts == run_generate(GenerateConfig(str(tiny_model_dir), "x", max_new_tokens=4)).texts
 
 
 @pytest.mark.parametrize(

@@ -500,8 +500,10 @@ def test_a_temperature_may_be_a_whole_number(sampler):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "cuda"}, "`device`: is for the engine onnx, and `engine` is 'transformers'"),
-        ({"device": "cuda", "engine": "openai"}, "`device`: is for the engine onnx, and `engine` is 'openai'"),
+        (
+            {"device": "cuda", "engine": "openai"},
+            "`device`: is for the engine transformers, onnx or genai, and `engine` is 'openai'",
+        ),
         ({"dtype": "float32", "engine": "onnx"}, "`dtype`: is for the engine transformers or vllm, and `engine` is 'onnx'"),
         ({"max_concurrency": 4}, "`max_concurrency`: is for the engine openai, and `engine` is 'transformers'"),
     ],

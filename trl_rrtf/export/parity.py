@@ -226,13 +226,13 @@ def _logits(
     """(B, S, V) logits, of all tokens or the last ones."""
     mask = torch.from_numpy(attention_mask)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0) + first_position
-    takes_last = "logits_to_keep" in inspect.signature(model.forward).parameters
+    taken = inspect.signature(model.forward).parameters
+    wanted = {"position_ids": positions, **({"logits_to_keep": last} if last else {})}
     outputs = model(
         input_ids=torch.from_numpy(input_ids),
         attention_mask=mask,
-        position_ids=positions,
         use_cache=False,
-        **({"logits_to_keep": last} if last and takes_last else {}),
+        **{name: value for name, value in wanted.items() if name in taken},
     )
     logits: Array = outputs.logits[:, -last if last else 0 :].float().numpy()
     return logits

@@ -138,6 +138,7 @@ class ExportReport:
         exporter: `optimum` or `torch`.
         graph: `fused` or `plain`; empty in a report of an earlier version.
         why_plain: Why the graph is plain where a fused one is the default; else empty.
+        not_for_genai: Why onnxruntime-genai cannot run the folder; else empty.
         checkpoint: How the checkpoint was found to be read right.
         provider: Execution provider that the parity was measured on.
         parity: How graph and PyTorch model differ.
@@ -165,6 +166,7 @@ class ExportReport:
     peak_memory_bytes: int = 0
     graph: str = ""
     why_plain: str = ""
+    not_for_genai: str = ""
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     pushed_to: dict[str, str] = field(default_factory=dict)

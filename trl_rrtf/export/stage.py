@@ -171,6 +171,7 @@ def _require_packages() -> None:
 
 def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, settings: dict[str, Any]) -> ExportReport:
     from trl_rrtf.export.checkpoint import load_checkpoint, save_generation_config, save_tokenizer
+    from trl_rrtf.export.genai_config import write_genai_config
     from trl_rrtf.export.graph import export_graph
     from trl_rrtf.export.model_card import write_onnx_card
     from trl_rrtf.export.parity import make_reference
@@ -185,6 +186,11 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
     graph, origin = export_graph(loaded, folder, fused=config.is_fused, must_fuse=config.graph == "fused")
     save_tokenizer(checkpoint.tokenizer, folder)
     save_generation_config(loaded, folder)
+    not_for_genai = write_genai_config(
+        *(folder, graph, loaded.config, loaded.generation_config),
+        longest=positions.usable,
+        device=config.device,
+    )
     checkpoint.release_model()
     write_cap(graph, folder, positions)
     precision = CONVERSIONS[config.precision]
@@ -199,6 +205,7 @@ def _export(model: str, folder: Path, scratch: Path, config: ExportConfig, setti
         exporter=origin.exporter,
         graph=origin.kind,
         why_plain=origin.why_plain,
+        not_for_genai=not_for_genai,
         checkpoint=checkpoint.proof,
         provider=provider,
         parity=parity,

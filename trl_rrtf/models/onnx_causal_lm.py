@@ -96,7 +96,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         if threads is not None and threads < 1:
             raise ConfigError(f"`threads`: expected at least 1, or None for one per core, got {threads}")
         provider = choose_provider(device)
-        folder = require_onnx_model(_folder_of(model, revision))
+        folder = require_onnx_model(exported_folder(model, revision))
         if provider == "CUDAExecutionProvider" and not torch.cuda.is_available():
             raise ConfigError(
                 f"`device`: onnxruntime has CUDA and this torch ({torch.__version__}) does not; install a CUDA build of torch, "
@@ -246,8 +246,16 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         return (value.name.replace("past_key_values.", "present.") for value in self._past)
 
 
-def _folder_of(model: str | Path, revision: str | None) -> Path:
-    """The folder, fetched from the Hub where the name is none."""
+def exported_folder(model: str | Path, revision: str | None = None) -> Path:
+    """The folder of an exported model, fetched from the Hub where the name is none.
+
+    Args:
+        model: Folder that `trl-rrtf export` wrote, or a Hub id of one.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        LoadError: It is not there.
+    """
     if Path(model).exists():
         return Path(model)
     from huggingface_hub import snapshot_download

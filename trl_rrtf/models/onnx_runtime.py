@@ -13,6 +13,9 @@ from trl_rrtf.errors import ConfigError, LoadError
 MODEL_FILE = "model.onnx"
 """The graph in an exported folder; weights of more than 600 MB lie beside it, in `model.onnx_data`."""
 
+GENAI_FILE = "genai_config.json"
+"""What onnxruntime-genai wants to know of the graph, in an exported folder."""
+
 REPORT_FILE = "export_report.json"
 """What the export measured, in an exported folder; written last."""
 

@@ -12,6 +12,7 @@ from trl_rrtf.sampling.engines import ENGINES, refuse_options_of_others
 from trl_rrtf.sampling.engines.options import (
     DEVICES,
     DTYPES,
+    GenaiOptions,
     OnnxOptions,
     OpenAIOptions,
     TransformersOptions,
@@ -120,14 +121,14 @@ class DrawOptions:
 
 
 @dataclass
-class SamplingConfig(OpenAIOptions, OnnxOptions, VLLMOptions, TransformersOptions, DrawOptions):
+class SamplingConfig(OpenAIOptions, GenaiOptions, OnnxOptions, VLLMOptions, TransformersOptions, DrawOptions):
     """Which model, and how its candidates are drawn; then the options that only some engines have.
 
     Attributes:
         model: Folder or Hub id.
         source: Whether the model is a `student` or a `teacher`.
         engine: What runs the model: `transformers`, `vllm`, `openai` for an endpoint, `onnx` for a folder that `trl-rrtf
-            export` wrote.
+            export` wrote, `genai` for the same in onnxruntime-genai.
         num_generations: Candidates per problem.
         temperature: 0 is greedy.
         top_p: Nucleus.
@@ -142,7 +143,7 @@ class SamplingConfig(OpenAIOptions, OnnxOptions, VLLMOptions, TransformersOption
         tensor_parallel_size: GPUs that share one model's weights. This and the two that follow are for the engine `vllm`.
         gpu_memory_utilization: Share of each GPU's memory that it takes.
         max_model_len: Longest prompt and candidate together, in tokens, or None for the model's own.
-        device: `cpu` or `cuda`, for the engine `onnx`; by default CUDA where it is.
+        device: `cpu` or `cuda`, for the engines `transformers`, `onnx` and `genai`; by default CUDA where it is.
         base_url: Address of an endpoint. This and the following are for the engine `openai`.
         api_key_env: Environment variable that holds the endpoint's key.
         max_concurrency: Requests to an endpoint at once.
@@ -179,7 +180,8 @@ class GenerateConfig:
         model: An exported ONNX model or a checkpoint: a folder, or a Hub id.
         prompt: The prompt.
         chat: Whether the prompt becomes a user's message in the model's chat template; by default where it has one.
-        device: `cpu` or `cuda`, for ONNX models; by default CUDA where it is.
+        engine: `transformers`, `onnx` or `genai`; by default `onnx` for an exported model, else `transformers`.
+        device: `cpu` or `cuda`; by default CUDA where it is.
         num_generations: How many texts.
         max_new_tokens: Longest text, in tokens.
         temperature: 0 is greedy.
@@ -195,9 +197,12 @@ class GenerateConfig:
     model: str = option("An exported ONNX model or a checkpoint: a folder, or a Hub id.", is_input=True)
     prompt: str = option("The prompt.")
     chat: bool | None = option("Put the prompt into the model's chat template. Default: where the model has one.", default=None)
-    device: str | None = option(
-        "cpu or cuda, for ONNX models. Default: cuda where it is, else cpu.", default=None, choices=DEVICES
+    engine: str | None = option(
+        "What runs the model. Default: onnx for an exported model, else transformers.",
+        default=None,
+        choices=("transformers", "onnx", "genai"),
     )
+    device: str | None = option("cpu or cuda. Default: cuda where it is, else cpu.", default=None, choices=DEVICES)
     num_generations: int = option("How many texts.", default=1, at_least=1)
     max_new_tokens: int = option("Longest text, in tokens.", default=256, at_least=1)
     temperature: float = option("0 is greedy.", default=0.0, at_least=0)

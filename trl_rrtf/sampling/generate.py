@@ -45,15 +45,14 @@ def run_generate(config: GenerateConfig) -> GenerateSummary:
 
     Raises:
         LoadError: The model is not there.
-        ConfigError: An option is none of the model's kind (a device, for a checkpoint), a package is not installed, or the
-            prompt has no token.
+        ConfigError: A package is not installed, the device is not there, or the prompt has no token.
     """
     from trl_rrtf.models.onnx_runtime import is_onnx_model  # imports numpy
 
     require_model(config.model)
     sampling = SamplingConfig(
         model=config.model,
-        engine="onnx" if is_onnx_model(config.model) else "transformers",
+        engine=config.engine or ("onnx" if is_onnx_model(config.model) else "transformers"),
         device=config.device,
         num_generations=config.num_generations,
         temperature=config.temperature,

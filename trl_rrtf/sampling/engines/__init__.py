@@ -14,6 +14,7 @@ from trl_rrtf.errors import ConfigError
 from trl_rrtf.sampling.draws import Sampler
 from trl_rrtf.sampling.engines.options import (
     EngineOptions,
+    GenaiOptions,
     OnnxOptions,
     OpenAIOptions,
     TransformersOptions,
@@ -62,6 +63,7 @@ ENGINES: dict[str, Engine] = {
     "vllm": Engine("a checkpoint, on this machine's GPU", VLLMOptions, f"{__name__}.vllm:VLLMSampler"),
     "openai": Engine("an endpoint", OpenAIOptions, f"{__name__}.openai:OpenAISampler", is_remote=True),
     "onnx": Engine("a folder that `trl-rrtf export` wrote", OnnxOptions, f"{__name__}.onnx:load_sampler"),
+    "genai": Engine("such a folder, in onnxruntime-genai", GenaiOptions, f"{__name__}.genai:GenaiSampler"),
 }
 """Name -> engine."""
 
@@ -83,6 +85,10 @@ def refuse_options_of_others(config: Any) -> None:
         names = takers.get(field.name)
         if names is not None and config.engine not in names and getattr(config, field.name) != field.default:
             raise ConfigError(
-                f"`{field.name}`: is for the engine {' or '.join(names)}, and `engine` is {config.engine!r}; leave it out, or "
+                f"`{field.name}`: is for the engine {_listed(names)}, and `engine` is {config.engine!r}; leave it out, or "
                 "choose another engine"
             )
+
+
+def _listed(names: list[str]) -> str:
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

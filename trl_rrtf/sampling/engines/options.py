@@ -10,7 +10,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Precisions of a model's weights; `auto` is that of its files."""
 
 DEVICES = ("cpu", "cuda")
-"""Where an ONNX model runs."""
+"""Where a model on this machine runs."""
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,20 @@ class WeightsOptions(EngineOptions):
 
 
 @dataclass(kw_only=True)
-class TransformersOptions(WeightsOptions):
+class DeviceOptions(EngineOptions):
+    """Of the engines that run on a CPU as well as on a GPU.
+
+    Attributes:
+        device: `cpu` or `cuda`, or None for CUDA where it is.
+    """
+
+    device: str | None = option(
+        "For transformers, onnx and genai: cpu or cuda. Default: cuda where it is, else cpu.", default=None, choices=DEVICES
+    )
+
+
+@dataclass(kw_only=True)
+class TransformersOptions(WeightsOptions, DeviceOptions):
     """Of the engine `transformers`."""
 
 
@@ -71,14 +84,13 @@ class VLLMOptions(WeightsOptions):
 
 
 @dataclass(kw_only=True)
-class OnnxOptions(EngineOptions):
-    """Of the engine `onnx`.
+class OnnxOptions(DeviceOptions):
+    """Of the engine `onnx`."""
 
-    Attributes:
-        device: `cpu` or `cuda`, or None for CUDA where it is.
-    """
 
-    device: str | None = option("For onnx: cpu or cuda. Default: cuda where it is, else cpu.", default=None, choices=DEVICES)
+@dataclass(kw_only=True)
+class GenaiOptions(DeviceOptions):
+    """Of the engine `genai`."""
 
 
 @dataclass(kw_only=True)

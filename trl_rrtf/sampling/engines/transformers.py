@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     DynamicCache,
     GenerationConfig,
     LogitsProcessor,
@@ -22,6 +20,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from trl_rrtf.errors import ConfigError
+from trl_rrtf.models.causal_lm import load_causal_lm, load_tokenizer
 from trl_rrtf.models.key_value_cache import CACHE
 from trl_rrtf.models.paths import require_model
 from trl_rrtf.rows.records import Messages
@@ -71,7 +71,7 @@ class TransformersSampler:
         if draws.temperature:
             row_seeds = [seed for prompt_seeds in draws.seeds for seed in prompt_seeds]
             choice = SeededChoice(row_seeds, inputs["input_ids"].shape[1], draws.max_new_tokens)
-            processors = LogitsProcessorList([*_warpers(draws), choice])
+            processors = LogitsProcessorList([*warpers(draws), choice])
         with self._own_defaults():
             texts = self._generate(inputs, processors, choice, draws.max_new_tokens, list(draws.stop_strings), streamer)
         texts = [cut_at_stop(text, draws.stop_strings) for text in texts]
@@ -180,21 +180,33 @@ class TransformersSampler:
 
 
 def load_sampler(model: str, options: TransformersOptions) -> TransformersSampler:
-    """Loads a checkpoint, on the GPU where there is one.
+    """Loads a checkpoint.
 
     Args:
         model: Folder (also of a PEFT adapter) or Hub id.
-        options: Precision of the weights.
+        options: Precision of the weights, and where it runs.
 
     Raises:
         LoadError: The model is not there.
+        ConfigError: CUDA was asked for and is not there, or see [`load_causal_lm`][trl_rrtf.models.causal_lm.load_causal_lm].
     """
     require_model(model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=options.dtype).to(device).eval()
+    device = _device(options.device)
+    loaded = load_causal_lm(model, dtype=options.dtype).to(device).eval()
     if device.type == "cpu" and loaded.config._attn_implementation == "sdpa":
         loaded.set_attn_implementation(decode_attention.NAME)
-    return TransformersSampler(loaded, AutoTokenizer.from_pretrained(model))
+    return TransformersSampler(loaded, load_tokenizer(model))
+
+
+def _device(asked: str | None) -> torch.device:
+    """The device; a GPU that was asked for is never replaced in silence."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        reason = "sees no GPU" if torch.version.cuda else "is a build for the CPU"
+        raise ConfigError(
+            f"`device`: cuda was asked for, and this torch ({torch.__version__}) {reason}; look at the driver and the build, "
+            "or use `--device cpu`"
+        )
+    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _continue(inputs: dict[str, Any], output: Any, going_on: torch.Tensor) -> dict[str, Any]:
@@ -213,7 +225,7 @@ def _continue(inputs: dict[str, Any], output: Any, going_on: torch.Tensor) -> di
     return continued
 
 
-def _warpers(draws: Draws) -> list[LogitsProcessor]:
+def warpers(draws: Draws) -> list[LogitsProcessor]:
     """What `generate` does to the logits before it draws; a neutral setting costs nothing."""
     warpers: list[LogitsProcessor] = []
     if draws.temperature != 1.0:
