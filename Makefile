@@ -6,7 +6,7 @@ VENV4 := .venv-transformers4
 MODEL := models/SmolLM2-135M-Instruct
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart test test-transformers4 test-resolver lint types docs model clean
+.PHONY: quickstart test test-transformers4 test-resolver test-slow gpu-report lint types docs model clean
 
 quickstart: $(MODEL)/config.json  ## The whole loop on a small model: about 15 minutes on 2 CPU cores.
 	$(VENV)/bin/trl-rrtf run --config recipes/quickstart/pipeline.yaml
@@ -19,7 +19,13 @@ test-transformers4: $(VENV4)/.dev  ## The tests, with transformers 4.57.
 
 test-resolver: $(VENV)/.dev  ## Whether a resolver finds versions for every extra; asks the package index, by uv.
 	$(VENV)/bin/pip install --quiet uv
-	$(VENV)/bin/python -m pytest tests/test_resolver.py
+	$(VENV)/bin/python -m pytest -m slow tests/test_resolver.py
+
+test-slow: $(VENV)/.dev $(MODEL)/config.json  ## What takes minutes: the quick start's model exported, and every family.
+	$(VENV)/bin/python -m pytest -m slow tests --ignore tests/test_resolver.py
+
+gpu-report: $(VENV)/.dev $(MODEL)/config.json  ## Every check and benchmark that a GPU decides; `GPU_REPORT="--model PATH"` for another model.
+	$(VENV)/bin/python recipes/benchmarks/gpu_report.py --model $(MODEL) --output runs/gpu-report $(GPU_REPORT)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

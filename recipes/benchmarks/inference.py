@@ -1,15 +1,20 @@
 """Engines and precisions for inference on one machine, in one run: size, memory, speed, agreement, pass@1.
 
-Like Table 4 of the PanGu-Coder2 paper, for a small model on the CPU (or CUDA, with `--device cuda`).
+Like Table 4 of the PanGu-Coder2 paper, on the CPU (or CUDA, with `--device cuda`).
 
-- `torch`, `torch-compiled`: `generate` of transformers, eager and compiled with a static cache, in float32.
+- `torch`, `torch-compiled`: `generate` of transformers in float32, eager and compiled with a static cache; `torch-bf16`.
 - `ct2-int8`: CTranslate2, a peer (`pip install ctranslate2`).
-- `onnx-fp32-plain`: Optimum's graph; `onnx-fp32`, `onnx-int8`, `onnx-int4`: what `trl-rrtf export` makes; on CUDA `onnx-fp16`.
-- `genai-int4`: onnxruntime-genai's own builder and generator (`pip install onnxruntime-genai`).
+- `llamacpp-q8_0`, `llamacpp-q4_k_m`: llama.cpp, a peer (`pip install llama-cpp-python`), on the file of `--gguf`,
+  quantised anew by llama.cpp itself where it is of another kind. Its Python package has no batches: prompts follow one another.
+- `onnx-fp32-plain`: the exporter's graph; `onnx-fp32`, `onnx-int8`, `onnx-int4`: what `trl-rrtf export` makes; on CUDA
+  `onnx-fp16`.
+- `genai-fp32`, `genai-int8`, `genai-int4`: the same folders in onnxruntime-genai (`pip install onnxruntime-genai`).
+- `genai-own-int4`: onnxruntime-genai's own builder, graph and generator.
 
-Every engine runs in a process of its own, one after the other, on the same prompts, greedily. One that is not installed, or
-fails, is told as such. Speeds are medians over the rounds, with prompts of 64 tokens. Agreement is the share of greedy tokens
-that are those of the first engine, up to the first other one of each answer.
+Every engine runs in a process of its own, one after the other, with as many threads as there are cores, on the same prompts,
+greedily. One that is not installed, or fails, is told as such. Speeds are medians over the rounds, with prompts of 64 tokens
+(or `--prompt_tokens`). Agreement is the share of greedy tokens that are those of the first engine, up to the first other one of
+each answer. With `--rows FILE` engines that have run with the same settings are not run again.
 
     python recipes/benchmarks/inference.py --model PATH --work FOLDER [--engines torch,onnx-int8] [--plot FILE.png]
 """
@@ -28,14 +33,20 @@ from pathlib import Path
 
 ENGINES = (
     "torch",
+    "torch-bf16",
     "torch-compiled",
     "ct2-int8",
+    "llamacpp-q8_0",
+    "llamacpp-q4_k_m",
     "onnx-fp32-plain",
     "onnx-fp32",
     "onnx-fp16",
     "onnx-int8",
     "onnx-int4",
+    "genai-fp32",
+    "genai-int8",
     "genai-int4",
+    "genai-own-int4",
 )
 PROBLEMS = Path(__file__).parents[1] / "data" / "easy_problems.jsonl"
 SYSTEM = "Answer with a Python function, and nothing else."
@@ -54,23 +65,37 @@ def encode(tokenizer, problems):
     return [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"] for chat in chats]
 
 
-def make_engine(name, model, work, device):
+def make_engine(name, options):
     """Returns (generate, size in bytes): `generate(prompts, new_tokens, exactly)` gives a list of token ids per prompt."""
-    if name.startswith("torch"):
-        return torch_engine(name, model, device), sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
-    if name.startswith("onnx"):
-        folder = work / name
-        _, precision, *plain = name.split("-")
-        options = ["--graph", "plain"] if plain else []
-        options += ["--device", device] if device == "cuda" else []
-        command = [sys.executable, "-m", "trl_rrtf.cli", "export", "--model", model, "--output", str(folder)]
-        subprocess.run([*command, "--precision", precision, *options], check=True, capture_output=True, text=True)
-        return onnx_engine(folder, device), sum(path.stat().st_size for path in folder.glob("model.onnx*"))
-    make = {"ct2-int8": ctranslate2_engine, "genai-int4": genai_engine}[name]
-    folder = work / name
-    return make(model, folder), sum(
-        path.stat().st_size for path in folder.rglob("*") if path.suffix in (".bin", ".onnx", ".data")
-    )
+    kind, _, precision = name.partition("-")
+    if kind == "torch":
+        return torch_engine(name, options.model, options.device), size_of(Path(options.model), ".safetensors")
+    if kind == "llamacpp":
+        path = quantized(options.gguf, precision, options.work)
+        return llamacpp_engine(path, options.model), path.stat().st_size
+    if name in ("ct2-int8", "genai-own-int4"):
+        folder = options.work / name
+        make = ctranslate2_engine if kind == "ct2" else own_genai_engine
+        return make(options.model, folder), size_of(folder, ".bin", ".onnx", ".data")
+    folder = exported(precision, options)
+    engine = onnx_engine(folder, options.device) if kind == "onnx" else genai_engine(folder)
+    return engine, size_of(folder, ".onnx", ".onnx_data")
+
+
+def size_of(folder, *suffixes):
+    """Bytes of a folder's files of some kinds."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in suffixes)
+
+
+def exported(precision, options):
+    """The folder of an export, made where it is not there; `fp32-plain` is without fused operators."""
+    folder = options.work / f"onnx-{precision}"
+    precision, _, plain = precision.partition("-")
+    more = ["--graph", "plain"] if plain else []
+    more += ["--device", "cuda"] if options.device == "cuda" else []
+    command = [sys.executable, "-m", "trl_rrtf.cli", "export", "--model", options.model, "--output", str(folder)]
+    subprocess.run([*command, "--precision", precision, *more], check=True, capture_output=True, text=True)
+    return folder
 
 
 def padded(prompts, pad_token_id, device):
@@ -92,7 +117,13 @@ def with_generate(model, pad_token_id, device, **settings):
         shortest = {"min_new_tokens": new_tokens} if exactly else {}
         with torch.inference_mode():
             output = model.generate(
-                **inputs, do_sample=False, max_new_tokens=new_tokens, pad_token_id=pad_token_id, **shortest, **settings
+                **inputs,
+                do_sample=False,
+                repetition_penalty=1.0,
+                max_new_tokens=new_tokens,
+                pad_token_id=pad_token_id,
+                **shortest,
+                **settings,
             )
         return output[:, inputs["input_ids"].shape[1] :].tolist()
 
@@ -104,7 +135,7 @@ def torch_engine(name, path, device):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    dtype = torch.float32 if device == "cpu" else torch.float16
+    dtype = torch.bfloat16 if name == "torch-bf16" else torch.float32 if device == "cpu" else torch.float16
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
     settings = {}
     if name == "torch-compiled":
@@ -145,6 +176,7 @@ def ctranslate2_engine(model, folder):
         ctranslate2.converters.TransformersConverter(model).convert(str(folder), quantization="int8")
     generator = ctranslate2.Generator(str(folder), device="cpu", compute_type="int8", intra_threads=cores())
     tokenizer = AutoTokenizer.from_pretrained(model)
+    ends = tokenizer.convert_ids_to_tokens(sorted(ends_of(model)))
 
     def generate(prompts, new_tokens, exactly):
         tokens = [tokenizer.convert_ids_to_tokens(prompt) for prompt in prompts]
@@ -153,6 +185,7 @@ def ctranslate2_engine(model, folder):
             max_length=new_tokens,
             min_length=new_tokens if exactly else 0,
             sampling_topk=1,
+            end_token=ends,
             include_prompt_in_result=False,
         )
         return [result.sequences_ids[0] for result in results]
@@ -160,23 +193,71 @@ def ctranslate2_engine(model, folder):
     return generate
 
 
-def genai_engine(model, folder):
-    """onnxruntime-genai's own graph and generator."""
-    import onnxruntime_genai as genai
+def quantized(gguf, precision, work):
+    """A GGUF file in a precision of llama.cpp: the file itself if it is of that kind, else one that llama.cpp makes of it."""
+    import llama_cpp
 
+    if gguf is None:
+        raise SystemExit("give --gguf FILE")
+    kinds = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}
+    if precision in gguf.name.lower():
+        return gguf
+    path = work / f"llamacpp-{precision}.gguf"
+    if not path.is_file():
+        parameters = llama_cpp.llama_model_quantize_default_params()
+        parameters.ftype, parameters.allow_requantize, parameters.nthread = kinds[precision], True, cores()
+        temporary = path.with_suffix(".tmp")
+        if llama_cpp.llama_model_quantize(str(gguf).encode(), str(temporary).encode(), parameters):
+            raise SystemExit(f"llama.cpp could not quantise {gguf}")
+        temporary.rename(path)
+    return path
+
+
+def llamacpp_engine(path, model):
+    """llama.cpp; prompts one after another."""
+    from llama_cpp import Llama
+
+    llama = Llama(str(path), n_ctx=4096, n_threads=cores(), n_threads_batch=cores(), verbose=False)
+    ends = ends_of(model)
+
+    def answer(prompt, new_tokens, exactly):
+        llama.reset()  # otherwise it goes on behind what this prompt shares with the last one
+        tokens = []
+        for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
+            tokens.append(int(token))
+            if len(tokens) == new_tokens or (token in ends and not exactly):
+                break
+        return tokens
+
+    def generate(prompts, new_tokens, exactly):
+        return [answer(prompt, new_tokens, exactly) for prompt in prompts]
+
+    return generate
+
+
+def own_genai_engine(model, folder):
+    """onnxruntime-genai's own graph, which it builds itself."""
     if not (folder / "model.onnx").is_file():
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", model, "-o", str(folder), "-c", str(folder)]
         subprocess.run([*command, "-p", "int4", "-e", "cpu"], check=True, capture_output=True)
+    return genai_engine(folder)
+
+
+def genai_engine(folder):
+    """A folder in onnxruntime-genai, by its own greedy search."""
+    import onnxruntime_genai as genai
+
     loaded = genai.Model(str(folder))
 
     def generate(prompts, new_tokens, exactly):
         lengths = {len(prompt) for prompt in prompts}
-        if len(lengths) > 1:  # its graph counts positions from the left end of a padded row
+        if len(lengths) > 1:  # it counts positions from the left end of a padded row
             return [generate([prompt], new_tokens, exactly)[0] for prompt in prompts]
         [length] = lengths
         parameters = genai.GeneratorParams(loaded)
-        shortest = {"min_length": length + new_tokens} if exactly else {}
-        parameters.set_search_options(do_sample=False, max_length=length + new_tokens, batch_size=len(prompts), **shortest)
+        shortest = length + new_tokens if exactly else 0
+        neutral = {"do_sample": False, "top_k": 1, "repetition_penalty": 1.0, "min_length": shortest}
+        parameters.set_search_options(max_length=length + new_tokens, batch_size=len(prompts), **neutral)
         generator = genai.Generator(loaded, parameters)
         generator.append_tokens(prompts)
         while not generator.is_done():
@@ -184,6 +265,14 @@ def genai_engine(model, folder):
         return [list(map(int, generator.get_sequence(row)))[length:] for row in range(len(prompts))]
 
     return generate
+
+
+def ends_of(model):
+    """The tokens that end a text."""
+    from transformers import GenerationConfig
+
+    ends = GenerationConfig.from_pretrained(model).eos_token_id
+    return set(ends if isinstance(ends, list) else [ends])
 
 
 def cores():
@@ -200,10 +289,12 @@ def measure(options):
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     problems = load_problems(options.problems)
     prompts = encode(tokenizer, problems)
-    generate, size = make_engine(options.measure, options.model, options.work, options.device)
+    generate, size = make_engine(options.measure, options)
     row = {"engine": options.measure, "size_mb": size / 1e6}
 
-    same_length = [(prompts[0] * 64)[:64]] * max(options.batches)  # so that every engine can run the batch as one
+    length = options.prompt_tokens
+    [prompt] = encode(tokenizer, load_problems(1))
+    same_length = [(prompt * length)[:length]] * max(options.batches)  # so that every engine can run the batch as one
     for batch in options.batches:
         generate(same_length[:batch], 2, True)
         generate(same_length[:batch], options.new_tokens, True)  # compiles and warms up
@@ -219,7 +310,9 @@ def measure(options):
             row |= {"first_ms": 1000 * statistics.median(first), "token_ms": 1000 * statistics.median(token)}
         row[f"rate_{batch}"] = batch / statistics.median(token)
 
-    if options.measure != "torch-compiled":  # it would be compiled again for every length, to give what `torch` gives
+    if (
+        options.problems and options.measure != "torch-compiled"
+    ):  # it would be compiled again for every length, to give what `torch` gives
         answers = []
         for start in range(0, len(prompts), 8):
             answers += generate(prompts[start : start + 8], options.answer_tokens, False)
@@ -264,6 +357,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--problems", type=int, default=24, help="held-out easy problems for agreement and pass@1")
     parser.add_argument("--answer_tokens", type=int, default=80)
+    parser.add_argument("--prompt_tokens", type=int, default=64, help="length of the prompts that speed is measured with")
+    parser.add_argument("--gguf", type=Path, help="the model's weights for llama.cpp")
+    parser.add_argument("--rows", type=Path, help="JSON lines of engines that have run, read and added to")
     parser.add_argument("--plot", type=Path, help="picture to write")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -271,9 +367,15 @@ def main():
     if options.measure:
         measure(options)
         return
+    settings = {name: value for name, value in vars(options).items() if name not in ("engines", "plot", "rows", "measure")}
+    settings = json.loads(json.dumps(settings, default=str))
+    done_before = [json.loads(line) for line in options.rows.open()] if options.rows and options.rows.exists() else []
     rows = []
     for engine in options.engines.split(","):
         if (engine == "onnx-fp16") != (options.device == "cuda") and engine.startswith("onnx"):
+            continue
+        if earlier := [row for row in done_before if row["engine"] == engine and row["settings"] == settings]:
+            rows.append(earlier[-1])
             continue
         command = [sys.executable, __file__, *sys.argv[1:], "--measure", engine]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -281,9 +383,14 @@ def main():
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             print(f"{engine} failed: {reason}", file=sys.stderr)
             continue
-        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-        shown = {name: value for name, value in rows[-1].items() if name != "answers"}
+        rows.append({**json.loads(done.stdout.strip().splitlines()[-1]), "settings": settings})
+        if options.rows:
+            with options.rows.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+        shown = {name: value for name, value in rows[-1].items() if name not in ("answers", "settings")}
         print(json.dumps(shown), file=sys.stderr, flush=True)
+    if not rows:
+        sys.exit("no engine ran")
     for row in rows:
         if "answers" in row:
             row["agreement"] = agreement(row["answers"], rows[0]["answers"])

@@ -41,11 +41,13 @@ def test_the_inference_benchmark_compares_engines(tiny_model_dir, tmp_path):
     options = ["--batches", "1,2", "--new_tokens", "4", "--rounds", "1", "--problems", "2", "--answer_tokens", "4"]
     paths = ["--model", str(tiny_model_dir), "--work", str(tmp_path / "work")]
     command = [sys.executable, str(BENCHMARKS / "inference.py"), *paths]
-    engines = ["--engines", "torch,onnx-fp32", "--plot", str(tmp_path / "plot.png")]
+    engines = ["--engines", "torch,onnx-fp32,genai-fp32", "--plot", str(tmp_path / "plot.png")]
+    engines += ["--rows", str(tmp_path / "rows.jsonl")]
     done = subprocess.run([*command, *options, *engines], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
-    assert [row[0] for row in rows][:2] == ["torch", "onnx-fp32"]
-    assert [row[-2] for row in rows][:2] == ["1.00", "1.00"]
-    assert len(rows) == 2
+    assert [row[0] for row in rows] == ["torch", "onnx-fp32", "genai-fp32"]
+    assert [row[-2] for row in rows] == ["1.00"] * 3
+    again = subprocess.run([*command, *options, *engines], capture_output=True, text=True, check=False)
+    assert again.stdout == done.stdout, "what has run with these settings is not run again"
     assert (tmp_path / "plot.png").stat().st_size > 5_000
