@@ -101,6 +101,20 @@ def test_several_tokens_over_a_cache_are_those_of_one_run(llama, exported):
         torch.testing.assert_close(ours.keys[1:], theirs.keys[1:], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("helper", ["itself", "the checkpoint", "the prompt"])
+@pytest.mark.filterwarnings("ignore:.*Passing `generation_config` together with:UserWarning")  # transformers 5.24, 2026-12
+def test_assisted_decoding_gives_the_same_text(helper, llama, exported):
+    model, tokenizer = OnnxCausalLM.from_pretrained(exported), AutoTokenizer.from_pretrained(exported)
+    ids = tokenizer(PROMPTS[1] + PROMPTS[1], return_tensors="pt")["input_ids"]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 24}
+    assistants = {
+        "itself": lambda: {"assistant_model": model},
+        "the checkpoint": lambda: {"assistant_model": AutoModelForCausalLM.from_pretrained(llama)},
+        "the prompt": lambda: {"prompt_lookup_num_tokens": 4},
+    }
+    assert torch.equal(model.generate(**inputs, **assistants[helper]()), model.generate(**inputs))
+
+
 def test_a_streamer_gets_the_text(exported):
     class Kept(TextStreamer):
         text = ""

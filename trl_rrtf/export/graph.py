@@ -90,20 +90,21 @@ def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool, must_fuse
             f"`graph`: the attention of `{model.config.model_type}` models cannot be fused: {why_plain}; use plain"
         )
     fused = fused and not why_plain
+    kind = "fused" if fused else "plain"
     folder.mkdir(parents=True, exist_ok=True)
-    exporters = ["optimum", "torch"] if exporter_of(model) == "optimum" else ["torch"]
-    for exporter in exporters:
+    if exporter_of(model) == "optimum":
         try:
-            graph = _exported(model, folder, exporter, fused=fused)
+            return _exported(model, folder, "optimum", fused=fused), Origin("optimum", kind, why_plain)
         except TrlRrtfError:
             raise
-        except Exception as error:  # whatever an exporter raises of a model's code
-            if exporter == exporters[-1]:
-                raise ConfigError(_cannot_export(model, error, fused=fused)) from error
+        except Exception as error:  # whatever it raises of a model's code
             _LOGGER.warning("Optimum cannot export this model (%s); PyTorch's exporter is used", _reason(error))
-            continue
-        return graph, Origin(exporter, "fused" if fused else "plain", why_plain)
-    raise AssertionError("the last exporter returns or raises")
+    try:
+        return _exported(model, folder, "torch", fused=fused), Origin("torch", kind, why_plain)
+    except TrlRrtfError:
+        raise
+    except Exception as error:
+        raise ConfigError(_cannot_export(model, error, fused=fused)) from error
 
 
 def _exported(model: PreTrainedModel, folder: Path, exporter: str, *, fused: bool) -> WeightedGraph:

@@ -33,6 +33,7 @@ def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: Expo
         parity={name: f"{value:.4g}" for name, value in asdict(report.parity).items()},
         probes=report.probes,
         reach=report.reach,
+        genai=not report.not_for_genai,
         versions=report.versions,
     )
     card.save(folder / "README.md")

@@ -104,6 +104,8 @@ def make_session(folder: str | Path, provider: str, threads: int | None = None) 
     if threads:
         options.intra_op_num_threads = threads
     path = require_onnx_model(folder) / MODEL_FILE
+    if provider == _PROVIDERS["cuda"] and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of torch, or of NVIDIA's packages, where the system has none
     try:
         session = onnxruntime.InferenceSession(path, options, providers=[provider])
     except Exception as error:  # onnxruntime has an exception class per status, none of them public
@@ -113,8 +115,9 @@ def make_session(folder: str | Path, provider: str, threads: int | None = None) 
         ) from error
     if provider not in session.get_providers():
         raise ConfigError(
-            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU; check the CUDA and "
-            "cuDNN libraries, or use `--device cpu`"
+            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU; it needs the CUDA "
+            "and cuDNN libraries that it was built for (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings them) and a driver "
+            "that knows them; or use `--device cpu`"
         )
     return session
 
