@@ -1,7 +1,7 @@
 """Tiny models of many families, exported and compared with PyTorch; makes the tables of `docs/families.md`.
 
 python -m tests.export.families            # every family, with the transformers that is installed
-python -m tests.export.families mixtral    # one, and nothing is written
+python -m tests.export.families mixtral    # one, whose rows are replaced
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ LATENT = {
     **{"qk_nope_head_dim": 8, "n_routed_experts": 4, "n_shared_experts": 1, "moe_intermediate_size": 16},
     **{"num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1},
 }
+ROUTED = {**EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
 LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LONGROPE = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
 
@@ -129,6 +130,41 @@ FAMILIES = {
     "Arcee": ("arcee", GROUPED),
     "Seed-OSS": ("seed_oss", {**GROUPED, "head_dim": 8}),
     "BitNet": ("bitnet", GROUPED),
+    "Llama 4 (text), chunks": (
+        "llama4_text",
+        {
+            **GROUPED,
+            **EXPERTS,
+            "attention_chunk_size": WINDOW,
+            "intermediate_size_mlp": 64,
+            "no_rope_layers": [1, 0],
+            "head_dim": 8,
+        },
+    ),
+    "JetMoe": ("jetmoe", {**GROUPED, **EXPERTS, "kv_channels": 16}),
+    "Gemma 3n (text), shared caches": (
+        "gemma3n_text",
+        {
+            **{**GROUPED, **SLIDING, "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2},
+            **{"head_dim": 16, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY, "laurel_rank": 8},
+            **{"num_kv_shared_layers": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 4},
+        },
+    ),
+    "Phi-3.5-MoE": ("phimoe", {**GROUPED, **EXPERTS}),
+    "OLMoE": ("olmoe", {**GROUPED, **EXPERTS}),
+    "ERNIE 4.5 MoE": ("ernie4_5_moe", {**GROUPED, **EXPERTS, "moe_num_experts": 4, "moe_k": 2}),
+    "GLM-4.5": ("glm4_moe", {**{**GROUPED, **ROUTED}, "head_dim": 8}),
+    "dots.llm1": ("dots1", {**GROUPED, **ROUTED}),
+    "Qwen3-Next, linear attention": (
+        "qwen3_next",
+        {
+            **{**GROUPED, **EXPERTS, "head_dim": 16, "layer_types": ["linear_attention", "full_attention"]},
+            **{"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+            "shared_expert_intermediate_size": 32,
+        },
+    ),
+    "LFM2, convolutions": ("lfm2", {**GROUPED, "layer_types": ["conv", "full_attention"], "block_ff_dim": 64}),
+    "Mamba": ("mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
 }
 """Name in the table -> `model_type` and sizes. Where there is a window, it is shorter than what is compared."""
 
@@ -209,7 +245,9 @@ def row_of(name, default, plain):
 
 def short(refusal):
     """The reason in a refusal."""
-    reason = refusal.partition(" (")[2].partition("); ")[0] or refusal
+    reason = (
+        refusal.partition(" (")[2].partition("); ")[0] if "); " in refusal else refusal.partition("`: ")[2].partition(" (")[0]
+    )
     return reason.replace("|", "/")[:100]
 
 
@@ -231,7 +269,9 @@ def written_rows(line=LINE):
 
 
 def write(rows):
-    """Replaces this line's table in the page."""
+    """Replaces rows, by family, of this line's table in the page."""
+    rows = {**written_rows(), **rows}
+    rows = [rows[name] for name in FAMILIES if name in rows]
     begin, end = section(LINE)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
@@ -241,14 +281,14 @@ def write(rows):
 def main():
     """Runs families and prints their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="families, by `model_type`; all by default, and then the page is written")
+    parser.add_argument("names", nargs="*", help="families, by `model_type`; all by default")
     parser.add_argument("--tokenizer", required=True, help="folder of a tokenizer with 370 tokens, as the tests make it")
     options = parser.parse_args()
     from transformers import AutoTokenizer
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    tokenizer, rows = AutoTokenizer.from_pretrained(options.tokenizer), []
+    tokenizer, rows = AutoTokenizer.from_pretrained(options.tokenizer), {}
     for name, (model_type, _) in FAMILIES.items():
         if options.names and model_type not in options.names:
             continue
@@ -256,12 +296,11 @@ def main():
             try:
                 default = compare(name, tokenizer, Path(folder, "default"))
                 plain = default if default.refusal else compare(name, tokenizer, Path(folder, "plain"), "plain")
-                rows.append(row_of(name, default, plain))
+                rows[name] = row_of(name, default, plain)
             except Exception as error:
-                rows.append(f"| {name} | FAILED {type(error).__name__}: {error} |")
-        print(rows[-1], flush=True)
-    if not options.names:
-        write(rows)
+                rows[name] = f"| {name} | FAILED {type(error).__name__}: {error} |"
+        print(rows[name], flush=True)
+    write(rows)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from transformers import AutoTokenizer
 
 pytest.importorskip("onnxruntime")
 from tests.export import families
+from trl_rrtf import ConfigError, ExportArguments, ExportConfig, run_export
 
 ALWAYS = (
     *("Qwen3-MoE", "Gemma 2", "Phi-3, LongRoPE (capped)", "StarCoder2, window", "gpt-oss, window", "DeepSeek-V2", "Cohere"),
-    *("Falcon, ALiBi", "Mixtral"),
+    *("Falcon, ALiBi", "Mixtral", "Llama 4 (text), chunks", "Qwen3-Next, linear attention"),
 )
-"""What goes unlike all others: experts, soft caps, sinks, a capped graph, refusals. Each takes seconds; the rest is slow."""
+"""What goes unlike all others: experts, soft caps, sinks, chunks, a capped graph, refusals. The rest is slow."""
 
 NAMES = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in families.FAMILIES]
 
@@ -49,6 +50,52 @@ def test_a_family_is_exported_equal_or_refused_by_name_and_the_docs_say_so(name,
 @pytest.mark.parametrize("name", list(families.FAMILIES))
 def test_the_plain_graph_of_a_family_is_equal_too(name, tokenizer, tmp_path):
     check(families.compare(name, tokenizer, tmp_path, "plain"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gpt-oss, window", "it takes attention sinks"),
+        ("DeepSeek-V3", "its values have 8 numbers per head and its queries 16"),
+        ("Falcon", "transformers can replace it in 0 of 2 layers"),
+        ("Llama 4 (text), chunks", "its layers see other tokens than all earlier ones, or those in a window"),
+    ],
+)
+def test_a_fused_graph_that_was_asked_for_and_cannot_be_is_refused_with_the_way_out(name, reason, tokenizer, tmp_path):
+    refusal = families.compare(name, tokenizer, tmp_path, "fused").refusal
+    assert refusal.startswith("`graph`: ")
+    assert reason in refusal
+    assert "--graph plain" in refusal
+
+
+def test_attention_over_something_else_than_the_cache_is_exported_plain_and_it_is_said_why(tokenizer, tmp_path, monkeypatch):
+    model_type, sizes = families.FAMILIES["JetMoe"]
+    monkeypatch.setitem(families.FAMILIES, "small", (model_type, {**sizes, "num_local_experts": 2, "num_hidden_layers": 1}))
+    model = families.save_checkpoint("small", tokenizer, tmp_path / "model")
+    summary = run_export(ExportArguments(str(model), str(tmp_path / "onnx")), ExportConfig())
+    assert summary.graph == "plain"
+    assert summary.why_plain
+    assert summary.table()["graph"] == f"plain: {summary.why_plain}"
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "positions"),
+    [("Llama", "max_position_embeddings", 8), ("GPT-2", "n_positions", 8), ("GPT-2", "n_positions", 64)],
+)
+def test_a_model_of_few_positions_is_compared_within_them(name, setting, positions, tokenizer, tmp_path, monkeypatch):
+    model_type, sizes = families.FAMILIES[name]
+    monkeypatch.setitem(families.FAMILIES, "short", (model_type, {**sizes, setting: positions}))
+    model = families.save_checkpoint("short", tokenizer, tmp_path / "model")
+    summary = run_export(ExportArguments(str(model), str(tmp_path / "onnx")), ExportConfig())
+    assert summary.proved_tokens == positions
+    assert summary.next_token_agreement == summary.greedy_agreement == 1
+
+
+def test_a_model_of_too_few_positions_is_refused(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setitem(families.FAMILIES, "short", ("llama", {**families.GROUPED, "max_position_embeddings": 4}))
+    model = families.save_checkpoint("short", tokenizer, tmp_path / "model")
+    with pytest.raises(ConfigError, match="it reads texts of at most 4 tokens"):
+        run_export(ExportArguments(str(model), str(tmp_path / "onnx")), ExportConfig())
 
 
 def test_the_tables_are_of_at_least_thirty_families_on_both_lines():

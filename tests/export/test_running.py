@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StaticCache, TextStreamer
 
 from tests.export.test_export import ARCHITECTURES, checkpoint, export
 from tests.hub_stub import HubStub
@@ -58,6 +58,7 @@ GENERATION = {
     "several end tokens": {"eos_token_id": None},  # the fourth token of each row
     "stop strings": {"stop_strings": ["e"]},
     "no cache": {"use_cache": False},
+    "guidance": {"guidance_scale": 1.5},
 }
 
 
@@ -150,14 +151,20 @@ def test_what_an_onnx_model_cannot_do_is_refused(exported, tmp_path):
         model.half()
     with pytest.raises(ConfigError, match="`attention_mask`: expected an entry for each of the 0 cached and 3 new tokens"):
         model(input_ids=ids, attention_mask=ids[:, :2])
-    with pytest.raises(ConfigError, match=r"`input_ids`: expected ids from 0 to \d+, got up to 100000"):
+    with pytest.raises(ConfigError, match=r"`input_ids`: expected ids from 0 to \d+, got 100000 to 100000"):
         model(input_ids=ids * 100_000)
     with pytest.raises(ConfigError, match="`threads`: expected at least 1"):
         OnnxCausalLM.from_pretrained(exported, threads=0)
     with pytest.raises(ConfigError, match="`output_hidden_states`"):
         model(input_ids=ids, output_hidden_states=True)
-    with pytest.raises(ConfigError, match="`cache_implementation`: an ONNX model takes a dynamic cache"):
-        model.generate(ids, max_new_tokens=3, cache_implementation="static")
+    refused = {"cache_implementation": "static", "assistant_early_exit": 1, "dola_layers": "low", "penalty_alpha": 0.6}
+    for name, value in refused.items():
+        with pytest.raises(ConfigError, match=f"`{name}`: an ONNX model .*, got {value!r}; leave it out"):
+            model.generate(ids, max_new_tokens=3, **{name: value})
+        with pytest.raises(ConfigError, match=f"`{name}`: an ONNX model "):
+            model.generate(ids, GenerationConfig(max_new_tokens=3, **{name: value}))
+    with pytest.raises(ConfigError, match="`cache_implementation`: an ONNX model takes a dynamic cache, got StaticCache"):
+        model(input_ids=ids, **{CACHE: StaticCache(model.config, max_cache_len=8)})
     with pytest.raises(ConfigError, match="is saved already"):
         model.save_pretrained(tmp_path / "copy")
     with pytest.raises(LoadError, match="neither a folder here nor a model on the Hub"):
@@ -215,7 +222,7 @@ def test_the_tokenizer_is_one_that_both_lines_read(llama, exported):
 
 @pytest.mark.skipif(LINE != 4, reason="with transformers 5 every test here exports so")
 def test_without_optimum_pytorch_exports(llama, tmp_path, monkeypatch):
-    monkeypatch.setattr("trl_rrtf.export.graph.exporter", lambda: "torch")
+    monkeypatch.setattr("trl_rrtf.export.graph.exporter_of", lambda model, fused: "torch")
     export(llama, tmp_path / "onnx")
     ours = make_sampler(SamplingConfig(str(tmp_path / "onnx"), engine="onnx"))
     theirs = make_sampler(SamplingConfig(str(llama), dtype="float32"))

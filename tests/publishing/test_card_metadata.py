@@ -105,7 +105,9 @@ def test_the_card_of_an_adapter_says_what_loads_it(folder):
 
 def exported_card(folder, model):
     report = SimpleNamespace(
-        provider="CPU",
+        proof="CPU",
+        graph="fused",
+        not_for_genai="",
         parity=Parity(*[0.1] * 9),
         sizes=SimpleNamespace(bytes=1e6),
         probes={},

@@ -25,11 +25,17 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.models.llama import modeling_llama
 
+from trl_rrtf.models.onnx_runtime import SHARED_CACHE_ENTRY
+
 NAME = "onnx_cached_attention"
 """Name of the attention implementation that leaves markers."""
 
 DOMAIN = "trl_rrtf"
 """Operator domain of the markers; none is left in a rewritten graph."""
+
+
+class NotFusableError(Exception):
+    """A marked graph is not as the rewriting needs it."""
 
 
 class _CachedAttention(torch.autograd.Function):
@@ -142,6 +148,11 @@ def obstacle(model: PreTrainedModel) -> str:
     """
     config = model.config.get_text_config()
     found, calls = [], 0
+    masks: list[tuple[Tensor, Any]] = []
+
+    def probe_mask(*args: Any, attention_mask: Tensor, mask_function: Any = None, **settings: Any) -> Tensor:
+        masks.append((attention_mask.clone(), mask_function))
+        return masks[-1][0]
 
     def probe(
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
@@ -151,11 +162,14 @@ def obstacle(model: PreTrainedModel) -> str:
         if value.shape[-1] != query.shape[-1]:
             found.append(f"its values have {value.shape[-1]} numbers per head and its queries {query.shape[-1]}")
         found.extend(f"it takes {meaning}" for name, meaning in _UNKNOWN.items() if settings.get(name) is not None)
+        window = settings.get("sliding_window")
+        if not all(_sees(function, window) for made, function in masks if made is mask and function is not None):
+            found.append("its layers see other tokens than all earlier ones, or those in a window")
         batch, heads, length, _ = query.shape
         return value.new_zeros(batch, length, heads, value.shape[-1]), None
 
     AttentionInterface.register(_PROBE, probe)
-    AttentionMaskInterface.register(_PROBE, _unchanged_mask)
+    AttentionMaskInterface.register(_PROBE, probe_mask)
     earlier = config._attn_implementation
     tokens = torch.ones(1, 2, dtype=torch.long)
     try:
@@ -169,6 +183,22 @@ def obstacle(model: PreTrainedModel) -> str:
     if calls != config.num_hidden_layers:
         found.append(f"transformers can replace it in {calls} of {config.num_hidden_layers} layers")
     return found[0] if found else ""
+
+
+def _sees(mask_function: Any, window: int | None) -> bool:
+    """Whether a layer's mask is what the fused operator computes: all earlier tokens, or the last `window` ones.
+
+    Args:
+        mask_function: transformers' function of batch, head, query and key: whether the query sees the key.
+        window: What the layer tells its attention.
+    """
+    around = (0, 1, 2, window, 2 * window) if window else (0, 1, 2, 1000, 100_000)
+    query = 200_000
+    for key in {query + 1, *(query - distance + shift for distance in around for shift in (-1, 0, 1))}:
+        expected = key <= query and (window is None or key > query - window)
+        if bool(mask_function(0, 0, torch.tensor(query), torch.tensor(key))) != expected:
+            return False
+    return True
 
 
 _UNKNOWN = {"s_aux": "attention sinks", "sinks": "attention sinks", "position_bias": "a bias of positions"}
@@ -199,7 +229,11 @@ def markers(model: PreTrainedModel) -> Iterator[None]:
 
 
 def replace_markers(model: onnx.ModelProto) -> None:
-    """Rewrites a marked graph in place."""
+    """Rewrites a marked graph in place.
+
+    Raises:
+        NotFusableError: Its attention is not over the cache and the new states alone.
+    """
     rewriter = _Rewriter(model)
     if any(node.op_type == "CachedAttention" for node in model.graph.node):
         rewriter.add_attention_inputs()
@@ -207,6 +241,9 @@ def replace_markers(model: onnx.ModelProto) -> None:
     others = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, "com.microsoft")]
     del model.opset_import[:]
     model.opset_import.extend([*others, helper.make_opsetid("com.microsoft", 1)])
+    takers = {node.op_type for node in model.graph.node for name in node.input if name.startswith("past_key_values.")}
+    if takers == {"GroupQueryAttention"}:  # whatever else looks at the cache takes its size for the length of the text
+        model.metadata_props.add(key=SHARED_CACHE_ENTRY, value="true")
 
 
 class _Rewriter:
@@ -221,6 +258,7 @@ class _Rewriter:
             for value in self.graph.input
             if value.name.startswith("past_key_values")
         }
+        self.appended: set[str] = set()
         self._rotary_tables: dict[tuple[str, str], tuple[str, str, str]] = {}
 
     def _add(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> str:
@@ -262,12 +300,27 @@ class _Rewriter:
                 self._rotary_embedding(node)
             elif node.op_type == "Reshape":
                 self._reshape(node)
+            elif node.op_type == "Shape" and node.input[0] in self.cache_heads:
+                self._cache_shape(node)
             elif not appended.intersection(node.output):
                 self.nodes.append(node)
         used = _used_nodes(self.nodes, {value.name for value in self.graph.output})
         del self.graph.node[:]
         self.graph.node.extend(used)
         del self.graph.value_info[:]  # holds the markers' shapes; the runtime infers what it needs
+
+    def _cache_shape(self, node: onnx.NodeProto) -> None:
+        """Whatever asks the cache for its size is told that of the text before; a buffer that is shared is longer."""
+        [past] = [value for value in self.graph.input if value.name == node.input[0]]
+        heads, width = (past.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 3))
+        whole = f"{node.output[0]}/of_text"
+        length = self._add("Sub", ["fused/total_length_1", "fused/length_1"], [f"{whole}/length"])
+        sizes = [self._constant(f"fused/size_{size}", [size]) for size in (heads, width)]
+        self._add("Concat", ["fused/batch", sizes[0], length, sizes[1]], [whole], axis=0)
+        ends = {part.name: part.i for part in node.attribute}
+        bounds = [ends.get("start", 0), ends.get("end", 4)]
+        names = [self._constant(f"fused/bound_{bound}", [bound]) for bound in bounds]
+        self._add("Slice", [whole, *names], list(node.output))
 
     def _attention(self, marker: onnx.NodeProto) -> None:
         """The concatenations of cache and new states go; the operator appends and gives both caches back."""
@@ -276,7 +329,12 @@ class _Rewriter:
         flat, past = [], []
         for part, name in (("query", query), ("key", all_keys), ("value", all_values)):
             if part != "query":
-                concatenation = self.producers[name]
+                concatenation = self.producers.get(name)
+                if concatenation is None or concatenation.op_type != "Concat" or concatenation.input[0] not in self.cache_heads:
+                    raise NotFusableError(f"its {part} states are not the cache with new ones behind it")
+                if concatenation.input[0] in self.appended:
+                    raise NotFusableError("several of its layers share a cache")
+                self.appended.add(concatenation.input[0])
                 past.append(concatenation.input[0])
                 name = concatenation.input[1]
             prefix = f"{marker.output[0]}/{part}"

@@ -7,7 +7,7 @@ import functools
 import importlib
 import importlib.metadata
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from trl_rrtf.errors import ConfigError, TrlRrtfError
 from trl_rrtf.export import fused_attention
 from trl_rrtf.export.dense_experts import dense_experts
-from trl_rrtf.export.rotary import frozen_frequencies
+from trl_rrtf.export.rotary import frozen_frequencies, real_rotations
 from trl_rrtf.export.weights import WeightedGraph
 from trl_rrtf.models.onnx_runtime import MODEL_FILE
 
@@ -25,6 +25,10 @@ _LOGGER = logging.getLogger(__name__)
 
 _LARGEST_FOR_OPTIMUM = 2**29
 """Bytes of float32 weights above which PyTorch's exporter is taken: TorchScript's holds them four times in memory."""
+
+
+_CRASHING = ("gemma3n", "gemma3n_text")
+"""Architectures of transformers 4 on which PyTorch's exporter ends the whole process (a segmentation fault)."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,14 @@ def has_optimum() -> bool:
     return True
 
 
-def exporter_of(model: PreTrainedModel) -> str:
+def exporter_of(model: PreTrainedModel, *, fused: bool) -> str:
     """The exporter for a model: `optimum` where it is here, knows the architecture and the model is small, else `torch`."""
     float32_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
     if float32_bytes > _LARGEST_FOR_OPTIMUM or not has_optimum():
         return "torch"
     from trl_rrtf.export.optimum_graph import knows
 
-    return "optimum" if knows(model.config.model_type) else "torch"
+    return "optimum" if knows(model, fused=fused) else "torch"
 
 
 def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool, must_fuse: bool = False) -> tuple[WeightedGraph, Origin]:
@@ -76,40 +80,61 @@ def export_graph(model: PreTrainedModel, folder: Path, *, fused: bool, must_fuse
         model: In float32.
         folder: Gets the configuration and the generation settings, and the graph while it is made.
         fused: Whether attention and rotary embedding become ONNX Runtime's fused operators, where they can.
-        must_fuse: Whether it is an error where they cannot.
+        must_fuse: Whether it is an error where they cannot; else the graph is plain then, and it is said why.
 
     Returns:
         The graph, in which equal weights are kept once, and how it was made.
 
     Raises:
-        ConfigError: The exporter cannot export this architecture, or its attention cannot be fused and `must_fuse`.
+        ConfigError: No exporter can export this architecture, or its attention cannot be fused and `must_fuse`.
     """
+    if transformers.__version__.startswith("4.") and model.config.model_type in _CRASHING:
+        raise ConfigError(_cannot_export(model, "it crashes"))
     why_plain = fused_attention.obstacle(model) if fused else ""
     if why_plain and must_fuse:
-        raise ConfigError(
-            f"`graph`: the attention of `{model.config.model_type}` models cannot be fused: {why_plain}; use plain"
-        )
-    fused = fused and not why_plain
-    kind = "fused" if fused else "plain"
+        raise ConfigError(_cannot_fuse(model, why_plain))
     folder.mkdir(parents=True, exist_ok=True)
-    if exporter_of(model) == "optimum":
+    if fused and not why_plain:
         try:
-            return _exported(model, folder, "optimum", fused=fused), Origin("optimum", kind, why_plain)
+            return _by_what_works(model, folder, fused=True)
+        except (_NoExporterError, fused_attention.NotFusableError) as error:
+            if must_fuse:
+                raise ConfigError(_cannot_fuse(model, str(error))) from error
+            why_plain = str(error)
+            _LOGGER.warning("the attention of this model cannot be fused: %s; the graph is plain", why_plain)
+    try:
+        graph, origin = _by_what_works(model, folder, fused=False)
+    except _NoExporterError as error:
+        raise ConfigError(_cannot_export(model, str(error))) from error
+    return graph, replace(origin, why_plain=why_plain)
+
+
+class _NoExporterError(Exception):
+    """No exporter could export a model; the cause is what the last one raised."""
+
+
+def _by_what_works(model: PreTrainedModel, folder: Path, *, fused: bool) -> tuple[WeightedGraph, Origin]:
+    exporters = ["optimum", "torch"] if exporter_of(model, fused=fused) == "optimum" else ["torch"]
+    for exporter in exporters:
+        try:
+            _export(model, folder, exporter, fused=fused)
         except TrlRrtfError:
             raise
-        except Exception as error:  # whatever it raises of a model's code
+        except Exception as error:  # whatever an exporter raises of a model's code
+            if isinstance(root := _root(error), OSError):  # a full disk is no matter of the model
+                raise root from None
+            if exporter == exporters[-1]:
+                raise _NoExporterError(_reason(error)) from error
             _LOGGER.warning("Optimum cannot export this model (%s); PyTorch's exporter is used", _reason(error))
-    try:
-        return _exported(model, folder, "torch", fused=fused), Origin("torch", kind, why_plain)
-    except TrlRrtfError:
-        raise
-    except Exception as error:
-        raise ConfigError(_cannot_export(model, error, fused=fused)) from error
+        else:
+            return _read(folder, fused=fused), Origin(exporter, "fused" if fused else "plain", "")
+    raise AssertionError("the last exporter returns or raises")
 
 
-def _exported(model: PreTrainedModel, folder: Path, exporter: str, *, fused: bool) -> WeightedGraph:
+def _export(model: PreTrainedModel, folder: Path, exporter: str, *, fused: bool) -> None:
+    """Writes `model.onnx`, with markers where it is to be fused."""
     markers = fused_attention.markers(model) if fused else contextlib.nullcontext()
-    with torch.no_grad(), frozen_frequencies(model), dense_experts(model), markers:
+    with torch.no_grad(), frozen_frequencies(model), real_rotations(model), dense_experts(model), markers:
         if exporter == "optimum":
             from trl_rrtf.export.optimum_graph import export_with_optimum
 
@@ -118,6 +143,10 @@ def _exported(model: PreTrainedModel, folder: Path, exporter: str, *, fused: boo
             from trl_rrtf.export.torch_graph import export_with_torch
 
             export_with_torch(model, folder)
+
+
+def _read(folder: Path, *, fused: bool) -> WeightedGraph:
+    """What an exporter wrote, without its traces, and with fused operators in place of markers."""
     graph = WeightedGraph.load(folder / MODEL_FILE)
     for path in folder.glob("*.onnx*"):  # what is mapped stays readable
         path.unlink()
@@ -133,20 +162,29 @@ def _exported(model: PreTrainedModel, folder: Path, exporter: str, *, fused: boo
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the innermost error; PyTorch's exporter puts pages of advice around it."""
+    """The beginning of the innermost error; PyTorch's exporter puts pages of advice around it."""
+    root = _root(error)
+    words = " ".join(str(root).split())
+    return f"{type(root).__name__}: {words[:200]}" if words else type(root).__name__
+
+
+def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line[:300]}"
+    return error
 
 
-def _cannot_export(model: PreTrainedModel, error: Exception, *, fused: bool) -> str:
+def _cannot_fuse(model: PreTrainedModel, reason: str) -> str:
+    return (
+        f"`graph`: the attention of `{model.config.model_type}` models cannot be fused: {reason}; use `--graph plain`, or "
+        "leave `--graph` out"
+    )
+
+
+def _cannot_export(model: PreTrainedModel, reason: str) -> str:
     """What to say where no exporter is left."""
-    ways = ["`--graph plain`"] if fused else []
-    ways += ["transformers 5 (another environment)"] if transformers.__version__.startswith("4.") else []
+    other = "try transformers 5 (another environment), or run" if transformers.__version__.startswith("4.") else "run"
     return (
         f"`model`: PyTorch's exporter cannot export `{model.config.model_type}` models with transformers "
-        f"{transformers.__version__} ({_reason(error)}); "
-        + (f"try {' or '.join(ways)}, or run" if ways else "run")
-        + " the checkpoint in PyTorch"
+        f"{transformers.__version__} ({reason}); {other} the checkpoint in PyTorch"
     )

@@ -1,21 +1,25 @@
-"""A float32 graph in half precision, but for what half precision cannot hold.
+"""A float32 graph in half precision (float16 or bfloat16), but for what half precision cannot hold.
 
-Half precision has eleven bits and ends at 65,504: it has no odd positions beyond 2,048, and the square of 256 is infinite. So
-these parts of a graph stay in float32, found by how they are connected:
+float16 has eleven bits and ends at 65,504: it has no odd positions beyond 2,048, and the square of 256 is infinite. bfloat16
+does not end there, but has eight bits: no odd positions beyond 256. So these parts of a graph stay in float32, found by how
+they are connected:
 
 - norms, from what is squared or averaged to the product with the weight;
 - rotary embedding, from the positions to the tables of cosines and sines;
 - attention's scores with their mask, from the product of queries and keys through the softmax;
 - other powers, up to the function that bounds them (GELU's cube).
 
-Runtimes fuse many of these and then compute them well; a graph is right without that.
+Runtimes fuse many of these and then compute them well; a graph is right without that. What CUDA has no kernels for in bfloat16
+stays in float32 too.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -40,23 +44,55 @@ _BOUNDED = {"Tanh", "Sigmoid", "Erf", "Sqrt", "ReduceMean"}
 
 _BOOLEAN = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INTEGER = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
-_HALF_LIMITS = float(np.finfo(np.float16).max)
+MOVES = {
+    *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity"),
+    *(
+        "Reshape",
+        "ScatterElements",
+        "ScatterND",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    ),
+}
+"""Operators that compute nothing; CUDA has them in bfloat16."""
+
+_IN_BFLOAT16 = {
+    *(*MOVES, "Shape", "Size", "Abs", "Add", "Div", "Erf", "Exp", "Gelu", "Gemm", "MatMul", "Mul", "Neg", "Relu", "Sigmoid"),
+    *("Softplus", "Sqrt", "Sub", "Sum", "Tanh", "FastGelu", "FusedMatMul", "GroupQueryAttention", "MatMulNBits", "QuickGelu"),
+    *("RotaryEmbedding", "GatherBlockQuantized"),
+}
+"""Operators that CUDA has in bfloat16 (the kernels in the library of ONNX Runtime 1.31)."""
+
+_NUMPY: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+_NAMES: dict[int, str] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT: "fp32"}
 
 
-def to_half(graph: WeightedGraph) -> None:
+def to_half(graph: WeightedGraph, kind: int = TensorProto.FLOAT16) -> None:
     """Converts in place: weights, activations and cache; norms, rotary embedding and softmax stay in float32.
+
+    Args:
+        graph: In float32.
+        kind: ONNX's number of the type: `FLOAT16` or `BFLOAT16`.
 
     Raises:
         OutputError: A part that must stay in float32 is not, or the graph has branches.
     """
     if nested := [node for node in graph.proto.graph.node if any(part.HasField("g") for part in node.attribute)]:
         raise OutputError(
-            f"the graph has branches or loops (`{nested[0].name}`, {nested[0].op_type}), which cannot be converted to fp16; "
-            "export in another precision"
+            f"the graph has branches or loops (`{nested[0].name}`, {nested[0].op_type}), which cannot be converted "
+            f"to {_NAMES[kind]}; export in another precision"
         )
     flow = _Flow(graph)
     kept = flow.float32_nodes()
-    _Converter(graph, flow, kept).convert()
+    if kind == TensorProto.BFLOAT16:
+        kept |= flow.nodes_without_bfloat16()
+    _Converter(graph, flow, kept, kind).convert()
     require_float32(graph)
 
 
@@ -70,11 +106,11 @@ def require_float32(graph: WeightedGraph) -> None:
     for node in graph.proto.graph.node:
         if node.op_type in _FLOAT32:
             for name in node.input:
-                if types.get(name) == TensorProto.FLOAT16:
+                if (kind := types.get(name)) in _NUMPY:
                     raise OutputError(
-                        f"the fp16 graph computes `{node.name or node.output[0]}` ({node.op_type}) in half precision (its "
-                        f"input `{name}`), which overflows or loses positions; export in another precision, and report the "
-                        "architecture"
+                        f"the {_NAMES[kind]} graph computes `{node.name or node.output[0]}` ({node.op_type}) in half "
+                        f"precision (its input `{name}`), which overflows or loses positions; export in another "
+                        "precision, and report the architecture"
                     )
 
 
@@ -147,6 +183,15 @@ class _Flow:
             elif node.op_type in _WITHOUT_HALF:
                 kept.add(index)
         return {index for index in kept if self._computes_floats(index)}
+
+    def nodes_without_bfloat16(self) -> set[int]:
+        """Indices of the nodes that take or make floats and for which CUDA has no kernel in bfloat16."""
+        return {
+            index
+            for index, node in enumerate(self.nodes)
+            if node.op_type not in _IN_BFLOAT16
+            and any(self.types.get(name) == TensorProto.FLOAT for name in (*node.input, *node.output))
+        }
 
     def _computes_floats(self, index: int) -> bool:
         return any(self.types.get(name) == TensorProto.FLOAT for name in self.nodes[index].output)
@@ -236,8 +281,8 @@ def _is_square(node: NodeProto) -> bool:
 class _Converter:
     """Writes the graph anew: half precision, casts where it meets float32."""
 
-    def __init__(self, graph: WeightedGraph, flow: _Flow, kept: set[int]) -> None:
-        self.graph, self.flow, self.kept = graph, flow, kept
+    def __init__(self, graph: WeightedGraph, flow: _Flow, kept: set[int], kind: int) -> None:
+        self.graph, self.flow, self.kept, self.kind = graph, flow, kept, kind
         self.proto = graph.proto.graph
         self.nodes: list[NodeProto] = []
         self.cast: dict[tuple[str, int], str] = {}
@@ -248,20 +293,20 @@ class _Converter:
         """Converts in place."""
         for value in (*self.proto.input, *self.proto.output):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-                value.type.tensor_type.elem_type = TensorProto.FLOAT16
+                value.type.tensor_type.elem_type = self.kind
         for value in self.proto.input:
             self.now[value.name] = value.type.tensor_type.elem_type
         floats = {name: value for name, value in self.graph.weights.items() if value.dtype == np.float32}
         floats |= {t.name: numpy_helper.to_array(t) for t in self.proto.initializer if t.data_type == TensorProto.FLOAT}
         for index, node in enumerate(self.flow.nodes):
             in_float32 = index in self.kept
-            self._take(node, floats, TensorProto.FLOAT if in_float32 else TensorProto.FLOAT16)
+            self._take(node, floats, TensorProto.FLOAT if in_float32 else self.kind)
             if not in_float32:
-                _make_half(node)
+                _make_half(node, self.kind)
             self.nodes.append(node)
             for name in node.output:
                 if self.flow.types.get(name) == TensorProto.FLOAT:
-                    self.now[name] = TensorProto.FLOAT if in_float32 else TensorProto.FLOAT16
+                    self.now[name] = TensorProto.FLOAT if in_float32 else self.kind
         self._give(value.name for value in self.proto.output)
         del self.proto.node[:]
         self.proto.node.extend(self.nodes)
@@ -279,10 +324,10 @@ class _Converter:
     def _constant(self, name: str, value: Array, wanted: int) -> str:
         if wanted == TensorProto.FLOAT:
             return name
-        half = f"{name}_fp16"
+        half = f"{name}_{_NAMES[self.kind]}"
         if (name, wanted) not in self.cast:
             self.cast[name, wanted] = half
-            converted = np.clip(value, -_HALF_LIMITS, _HALF_LIMITS).astype(np.float16)
+            converted = _halved(value, self.kind)
             if name in self.graph.weights:
                 self.graph.weights[half] = converted
                 self.graph.release_pages()
@@ -292,7 +337,7 @@ class _Converter:
 
     def _cast(self, name: str, wanted: int) -> str:
         if (name, wanted) not in self.cast:
-            result = f"{name}_fp{16 if wanted == TensorProto.FLOAT16 else 32}"
+            result = f"{name}_{_NAMES[wanted]}"
             self.nodes.append(helper.make_node("Cast", [name], [result], f"{result}/cast", to=wanted))
             self.cast[name, wanted] = result
         return self.cast[name, wanted]
@@ -306,22 +351,28 @@ class _Converter:
                     if name in outputs:
                         part[position] = f"{name}_float32"
         for name in sorted(outputs):
-            self.nodes.append(helper.make_node("Cast", [f"{name}_float32"], [name], f"{name}/cast", to=TensorProto.FLOAT16))
+            self.nodes.append(helper.make_node("Cast", [f"{name}_float32"], [name], f"{name}/cast", to=self.kind))
 
 
-def _make_half(node: NodeProto) -> None:
+def _halved(value: Array, kind: int) -> Array:
+    """Values in half precision; what is too large becomes the largest, not infinite."""
+    limit = float(ml_dtypes.finfo(_NUMPY[kind]).max)  # type: ignore[no-untyped-call]
+    halved: Array = np.clip(value, -limit, limit).astype(_NUMPY[kind])
+    return halved
+
+
+def _make_half(node: NodeProto, kind: int) -> None:
     """What a node makes in float32 by itself."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.FLOAT16
+            attribute.i = kind
         if node.op_type in ("Constant", "ConstantOfShape") and attribute.t.data_type == TensorProto.FLOAT:
-            value = np.clip(numpy_helper.to_array(attribute.t), -_HALF_LIMITS, _HALF_LIMITS).astype(np.float16)
-            attribute.t.CopyFrom(numpy_helper.from_array(value))
+            attribute.t.CopyFrom(numpy_helper.from_array(_halved(numpy_helper.to_array(attribute.t), kind)))
     if node.op_type == "ConstantOfShape" and not node.attribute:
-        node.attribute.append(helper.make_attribute("value", helper.make_tensor("value", TensorProto.FLOAT16, [1], [0])))
+        node.attribute.append(helper.make_attribute("value", helper.make_tensor("value", kind, [1], [0])))
     if node.op_type == "Constant":
         for attribute in list(node.attribute):
             if attribute.name in ("value_float", "value_floats"):
-                value = np.clip(helper.get_attribute_value(attribute), -_HALF_LIMITS, _HALF_LIMITS).astype(np.float16)
+                value = _halved(np.array(helper.get_attribute_value(attribute)), kind)
                 node.attribute.remove(attribute)
-                node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.array(value))))
+                node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(value)))

@@ -28,7 +28,7 @@ def write_onnx_card(folder: Path, model: str, config: ExportConfig, report: Expo
         precision=config.precision,
         device=config.device,
         graph=report.graph,
-        provider=report.provider,
+        proof=report.proof,
         megabytes=round(report.sizes.bytes / 1e6, 1),
         parity={name: f"{value:.4g}" for name, value in asdict(report.parity).items()},
         probes=report.probes,

@@ -15,15 +15,33 @@ from transformers import PreTrainedModel
 _TASK = "text-generation-with-past"
 
 
-def knows(model_type: str) -> bool:
-    """Whether Optimum has an export for an architecture."""
+def knows(model: PreTrainedModel, *, fused: bool) -> bool:
+    """Whether Optimum has an export for an architecture.
+
+    Some of its exports leave the positions out; a fused graph for CUDA, in which padding moves, needs them.
+    """
     importlib.import_module("optimum.exporters.onnx.model_configs")  # it tells the tasks' manager what there is
     from optimum.exporters.tasks import TasksManager
 
     try:
-        return _TASK in TasksManager.get_supported_tasks_for_model_type(model_type, "onnx", library_name="transformers")
+        supported = TasksManager.get_supported_tasks_for_model_type(
+            model.config.model_type, "onnx", library_name="transformers"
+        )
     except KeyError:
         return False
+    if _TASK not in supported:
+        return False
+    return not fused or "position_ids" in _config_of(model).inputs
+
+
+def _config_of(model: PreTrainedModel) -> Any:
+    """What Optimum exports of a model."""
+    from optimum.exporters.tasks import TasksManager
+
+    constructor = TasksManager.get_exporter_config_constructor(
+        model=model, exporter="onnx", task=_TASK, library_name="transformers"
+    )
+    return constructor(model.config, use_past=True, use_past_in_inputs=True)
 
 
 def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -> None:
@@ -35,12 +53,8 @@ def export_with_optimum(model: PreTrainedModel, folder: Path, *, marked: bool) -
         marked: Whether the graph holds markers, which ONNX Runtime does not know until they are replaced.
     """
     from optimum.exporters.onnx import onnx_export_from_model
-    from optimum.exporters.tasks import TasksManager
 
-    constructor = TasksManager.get_exporter_config_constructor(
-        model=model, exporter="onnx", task=_TASK, library_name="transformers"
-    )
-    config = constructor(model.config, use_past=True, use_past_in_inputs=True)
+    config = _config_of(model)
     if marked:  # Optimum would load the graph to find out static sizes
         config.fix_dynamic_axes = lambda *args, **kwargs: None
     with _quiet():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rrtf.errors import ConfigError
+from trl_rrtf.errors import ConfigError, TrlRrtfError
 from trl_rrtf.export.report import Parity, Probe
 from trl_rrtf.export.rotary import Positions, positions_of
 from trl_rrtf.export.weights import Array
@@ -20,6 +20,9 @@ from trl_rrtf.models.onnx_runtime import OnnxDecoder
 
 _CACHED_STEPS = 4
 _NEW_TOKENS = 24
+_FEWEST_POSITIONS = 8
+"""Positions below which there is no room for a prompt, steps over its cache, and new tokens."""
+
 _TEXT_TOKENS = 512
 _TAIL_TOKENS = 128
 """Of the probes at the last positions and beyond a boundary: half of them before it, half behind."""
@@ -87,10 +90,31 @@ def make_reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *
         longest: Tokens that the longest text has at least; None for one that passes the model's windows alone.
 
     Raises:
-        ConfigError: The model reads no text of `longest` tokens.
+        ConfigError: The model reads no text of `longest` tokens, or too few for any comparison, or PyTorch cannot run it.
     """
     positions = positions_of(model.config)
-    longest_prompt = max(1, (positions.usable or _TEXT_TOKENS) - _NEW_TOKENS)
+    if positions.usable is not None and positions.usable < _FEWEST_POSITIONS:
+        raise ConfigError(
+            f"`model`: it reads texts of at most {positions.usable} tokens (`max_position_embeddings`), and an export is "
+            f"compared on {_FEWEST_POSITIONS} at least; run the checkpoint in PyTorch"
+        )
+    try:
+        return _reference(model, tokenizer, positions, longest)
+    except TrlRrtfError:
+        raise
+    except Exception as error:  # of a model's code, for texts that it cannot read
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"`model`: PyTorch itself cannot run this `{model.config.model_type}` model on the texts that an export is "
+            f"compared on ({type(error).__name__}: {reason}); mend the checkpoint"
+        ) from error
+
+
+def _reference(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: Positions, longest: int | None
+) -> Reference:
+    new_tokens = min(_NEW_TOKENS, (positions.usable or _TEXT_TOKENS) // 2)
+    longest_prompt = (positions.usable or _TEXT_TOKENS) - new_tokens
     batch = _padded([_tokens(tokenizer, prompt, longest_prompt) for prompt in _PROMPTS])
     text = _tokens(tokenizer, PROBE_TEXT, min(_TEXT_TOKENS, positions.usable or _TEXT_TOKENS))
     readings = {"text": _read(model, text, 0, len(text))}
@@ -104,7 +128,7 @@ def make_reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *
     return Reference(
         *batch,
         logits=_logits(model, *batch),
-        greedy=_greedy(model, *batch),
+        greedy=_greedy(model, *batch, new_tokens),
         ends=[] if ends is None else [ends] if isinstance(ends, int) else list(ends),
         readings=readings,
     )
@@ -143,7 +167,8 @@ def compare(reference: Reference, decoder: OnnxDecoder) -> tuple[Parity, dict[st
     ours, _ = decoder.step(*batch)
     differences = np.abs(ours - reference.logits)[is_token]
     deviation = float(reference.logits[is_token].std())
-    cached_differences = np.abs(_logits_one_by_one(decoder, *batch) - reference.logits[:, -_CACHED_STEPS:])
+    one_by_one = _logits_one_by_one(decoder, *batch)
+    cached_differences = np.abs(one_by_one - reference.logits[:, -one_by_one.shape[1] :])
     probes = {
         name: _probe(reading, decoder)
         for name, reading in reference.readings.items()
@@ -239,8 +264,8 @@ def _logits(
 
 
 def _logits_one_by_one(decoder: OnnxDecoder, input_ids: Array, attention_mask: Array) -> Array:
-    """(B, C, V) logits of the last C tokens, each run alone over the cache of those before."""
-    start = input_ids.shape[1] - _CACHED_STEPS
+    """(B, C, V) logits of the last C tokens, each run alone over the cache of those before; half of a short batch at most."""
+    start = input_ids.shape[1] - min(_CACHED_STEPS, input_ids.shape[1] // 2)
     _, cache = decoder.step(input_ids[:, :start], attention_mask[:, :start])
     found = []
     for end in range(start + 1, input_ids.shape[1] + 1):
@@ -250,7 +275,7 @@ def _logits_one_by_one(decoder: OnnxDecoder, input_ids: Array, attention_mask: A
 
 
 @torch.inference_mode()
-def _greedy(model: PreTrainedModel, input_ids: Array, attention_mask: Array) -> Array:
+def _greedy(model: PreTrainedModel, input_ids: Array, attention_mask: Array, new_tokens: int) -> Array:
     """(B, N) tokens that the model goes on with, in a batch."""
     shipped = model.generation_config
     # What a model ships (a repetition penalty, say) is no matter of the graph.
@@ -260,8 +285,8 @@ def _greedy(model: PreTrainedModel, input_ids: Array, attention_mask: Array) -> 
             torch.from_numpy(input_ids),
             attention_mask=torch.from_numpy(attention_mask),
             do_sample=False,
-            max_new_tokens=_NEW_TOKENS,
-            min_new_tokens=_NEW_TOKENS,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
         )[:, input_ids.shape[1] :].numpy()
     finally:
         model.generation_config = shipped
@@ -272,7 +297,7 @@ def _greedy_agreement(reference: Reference, decoder: OnnxDecoder) -> float:
     """The graph goes on greedily from the same prompts, in a batch."""
     attention_mask = reference.attention_mask
     ours, (logits, cache) = [], decoder.step(reference.input_ids, attention_mask)
-    for _ in range(_NEW_TOKENS):
+    for _ in range(reference.greedy.shape[1]):
         last = logits[:, -1].copy()
         last[:, reference.ends] = -np.inf  # as `min_new_tokens` does
         ours.append(last.argmax(axis=-1))

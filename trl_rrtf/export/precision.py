@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trl_rrtf.export.config import ExportConfig
 from trl_rrtf.export.half_precision import to_half
 from trl_rrtf.export.report import Allowed
+from trl_rrtf.export.right_padding import pad_right
 from trl_rrtf.export.weights import Array, WeightedGraph
 
 _EMBEDDING_BITS = 8
@@ -49,7 +50,15 @@ def _to_fp32(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
 
 def _to_fp16(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
     """Weights, activations and cache in half precision; norms, rotary embedding and softmax stay in float32."""
-    to_half(graph)
+    pad_right(graph)
+    to_half(graph, TensorProto.FLOAT16)
+    return graph
+
+
+def _to_bf16(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
+    """As `_to_fp16`, in bfloat16."""
+    pad_right(graph)
+    to_half(graph, TensorProto.BFLOAT16)
     return graph
 
 
@@ -70,6 +79,7 @@ def _to_int4(graph: WeightedGraph, config: ExportConfig) -> WeightedGraph:
 CONVERSIONS: dict[str, Precision] = {
     "fp32": Precision(_to_fp32, 1e-3, 1.001, 0.99),
     "fp16": Precision(_to_fp16, 1e-2, 1.01, 0.97),
+    "bf16": Precision(_to_bf16, 5e-2, 1.03, 0.93),
     "int8": Precision(_to_int8, 0.1, 1.05, 0.85),
     "int4": Precision(_to_int4, 0.6, 1.6, 0.4),
 }

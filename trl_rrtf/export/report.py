@@ -129,6 +129,12 @@ class Sizes:
     share_of_fp32: float
 
 
+_ON_CPU = {
+    "fp16": "CPUExecutionProvider, which computes half precision in single precision; not compared on a GPU",
+    "bf16": "CPUExecutionProvider, in float32 with every value rounded to bfloat16, which it has not; not compared on a GPU",
+}
+
+
 @dataclass(kw_only=True)
 class ExportReport:
     """What `export_report.json` holds.
@@ -141,6 +147,7 @@ class ExportReport:
         not_for_genai: Why onnxruntime-genai cannot run the folder; else empty.
         checkpoint: How the checkpoint was found to be read right.
         provider: Execution provider that the parity was measured on.
+        proof: What that provider proves, in words.
         parity: How graph and PyTorch model differ.
         allowed: How much they may.
         sizes: Sizes.
@@ -170,6 +177,12 @@ class ExportReport:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     pushed_to: dict[str, str] = field(default_factory=dict)
+    proof: str = ""
+
+    def __post_init__(self) -> None:
+        """Says what the provider proves."""
+        on_cpu = self.provider == "CPUExecutionProvider"
+        self.proof = self.proof or (_ON_CPU.get(self.settings.get("precision", ""), "") if on_cpu else "") or self.provider
 
     def save(self, folder: Path) -> None:
         """Writes the report into the folder."""

@@ -8,13 +8,17 @@ to the original length, and are capped there by name.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trl_rrtf.export.weights import WeightedGraph
@@ -48,7 +52,9 @@ def positions_of(config: PretrainedConfig) -> Positions:
     """
     config = config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
-    usable, cap, boundaries = longest, "", set(_windows(config))
+    if longest is not None and longest <= 0:  # XLNet says -1 where it has no limit
+        longest = None
+    usable, cap, boundaries = longest, "", {*_windows(config), *_chunks(config)}
     for rotary in _rotary_settings(config):
         kind, original = _kind(rotary), _original_length(rotary, config)
         if kind in _BY_LENGTH and original:
@@ -87,6 +93,46 @@ def frozen_frequencies(model: PreTrainedModel) -> Iterator[None]:
             module.rope_type = kinds
 
 
+@contextlib.contextmanager
+def real_rotations(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, rotary embeddings that multiply complex numbers (DeepSeek-V2, Llama 4) use real ones: ONNX has no others."""
+    module, name = sys.modules[type(model).__module__], "apply_rotary_emb"
+    rotation = getattr(module, name, None)
+    if rotation is None or "view_as_complex" not in inspect.getsource(rotation):
+        yield
+        return
+    by_token = "[:, :, None, :]" in inspect.getsource(rotation)  # states (B, S, N, H), else (B, N, S, H)
+    embeddings = [part for part in model.modules() if hasattr(part, "inv_freq")]
+    setattr(module, name, functools.partial(_rotated, heads_axis=2 if by_token else 1))
+    for embedding in embeddings:
+        embedding.forward = functools.partial(_cosines_and_sines, embedding)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        setattr(module, name, rotation)
+        for embedding in embeddings:
+            del embedding.forward
+
+
+def _cosines_and_sines(embedding: Any, states: Tensor, position_ids: Tensor) -> Tensor:
+    """(B, S, H / 2, 2) for positions (B, S)."""
+    angles = position_ids[:, :, None].float() * embedding.inv_freq[None, None, :].float()
+    table: Tensor = torch.stack([angles.cos(), angles.sin()], dim=-1) * embedding.attention_scaling
+    return table
+
+
+def _rotated(query: Tensor, key: Tensor, table: Tensor, *, heads_axis: int) -> tuple[Tensor, Tensor]:
+    """Query and key with each pair of neighbours (real and imaginary part) turned by its angle."""
+    cosines, sines = table.unsqueeze(heads_axis).unbind(dim=-1)
+
+    def turned(states: Tensor) -> Tensor:
+        real, imaginary = states.float().reshape(*states.shape[:-1], -1, 2).unbind(dim=-1)
+        parts = [real * cosines - imaginary * sines, real * sines + imaginary * cosines]
+        return torch.stack(parts, dim=-1).flatten(3).type_as(states)
+
+    return turned(query), turned(key)
+
+
 def write_cap(graph: WeightedGraph, folder: Path, positions: Positions) -> None:
     """Tells whoever runs the graph how long a text it is right for: in the graph, and in the folder's configuration."""
     if not positions.cap:
@@ -106,6 +152,12 @@ def _windows(config: PretrainedConfig) -> list[int]:
     if not window or (layers and "sliding_attention" not in layers) or getattr(config, "use_sliding_window", None) is False:
         return []
     return [int(window)]
+
+
+def _chunks(config: PretrainedConfig) -> list[int]:
+    """Of the layers that see the tokens of their own chunk only (Llama 4)."""
+    chunk = getattr(config, "attention_chunk_size", None)
+    return [int(chunk)] if chunk and "chunked_attention" in (getattr(config, "layer_types", None) or ()) else []
 
 
 def _rotary_settings(config: PretrainedConfig) -> list[Mapping[str, Any]]:

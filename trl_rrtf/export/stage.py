@@ -47,7 +47,7 @@ class ExportSummary(Summary):
     """What `export` made.
 
     Attributes:
-        precision: `fp32`, `fp16`, `int8` or `int4`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `int4`.
         exporter: `optimum` or `torch`.
         graph: `fused` or `plain`.
         why_plain: Why the graph is plain where a fused one is the default; else empty.
@@ -62,7 +62,7 @@ class ExportSummary(Summary):
         perplexity_of_pytorch: Of the same text.
         proved_tokens: Longest text that was compared, in tokens; 0 in a report of an earlier version.
         usable: Longest text that the graph is right for, and why, where that is less than the model's; else empty.
-        provider: Execution provider that compared.
+        provider: Where the graph was compared, and what that shows.
         peak_memory_megabytes: Largest memory that the process had until the end of the export, 10^6 bytes.
         seconds: What the export took.
         pushed_to: Address on the Hub, where the folder was to be pushed; else None.
@@ -224,14 +224,16 @@ def _prove(reference: Reference, folder: Path, config: ExportConfig, origin: Ori
     """Compares with PyTorch, on CUDA where the graph is for it and CUDA is here, else on the CPU, which it returns too."""
     import onnxruntime
 
+    from trl_rrtf.export.bfloat16 import emulating_session
     from trl_rrtf.export.parity import compare
     from trl_rrtf.export.precision import CONVERSIONS
     from trl_rrtf.models.onnx_runtime import OnnxDecoder
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     provider = choose_provider("cuda" if config.device == "cuda" and has_cuda else "cpu")
+    is_emulated = config.precision == "bf16" and provider == choose_provider("cpu")
     try:
-        decoder = OnnxDecoder.load(folder, provider)
+        decoder = OnnxDecoder(emulating_session(folder, provider)) if is_emulated else OnnxDecoder.load(folder, provider)
     except LoadError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         way = "`--graph plain`" if origin.kind == "fused" else "another precision"
@@ -277,7 +279,7 @@ def _summary(report: ExportReport, output: str, address: str | None) -> ExportSu
         perplexity_of_pytorch=report.parity.perplexity_of_pytorch,
         proved_tokens=reach.proved_tokens,
         usable=f"{reach.usable_positions} tokens: {reach.cap}" if reach.cap else "",
-        provider=report.provider,
+        provider=report.proof,
         peak_memory_megabytes=round(report.peak_memory_bytes / 1e6, 1),
         seconds=report.seconds,
         pushed_to=address,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from trl_rrtf.errors import ConfigError
 from trl_rrtf.models.key_value_cache import CACHE
 
 _BATCH, _LENGTH, _PAST = 2, 3, 5
@@ -47,13 +48,28 @@ def _example_cache(model: PreTrainedModel) -> list[Tensor]:
     """Zeros in the shapes that the model itself gives its cache: keys and values, (B, heads, P, numbers) per layer.
 
     Configurations say it under many names, and not all of them truly.
+
+    Raises:
+        ConfigError: The model keeps something else.
     """
     cache = DynamicCache()
     tokens = torch.ones(_BATCH, _PAST, dtype=torch.int64)
     positions = torch.arange(_PAST).repeat(_BATCH, 1)
-    with torch.no_grad():
-        model(input_ids=tokens, attention_mask=tokens, position_ids=positions, use_cache=True, **{CACHE: cache})
-    return [torch.zeros_like(states) for layer in cache.layers for states in (layer.keys, layer.values)]
+    cause = None
+    try:
+        with torch.no_grad():
+            model(input_ids=tokens, attention_mask=tokens, position_ids=positions, use_cache=True, **{CACHE: cache})
+    except Exception as error:  # of layers that look for their own kind of state in it
+        cause = error
+    states = [getattr(layer, part, None) for layer in cache.layers for part in ("keys", "values")]
+    filled = [state for state in states if isinstance(state, Tensor) and state.dim() == 4 and state.shape[2] == _PAST]
+    if cause is not None or not filled or len(filled) < len(states):
+        raise ConfigError(
+            f"`model`: not every layer of `{model.config.model_type}` models keeps the keys and values of all tokens (state "
+            "spaces, linear attention and convolutions keep other states), and an exported graph has no other cache; run the "
+            "checkpoint in PyTorch"
+        ) from cause
+    return [torch.zeros_like(state) for state in filled]
 
 
 def export_with_torch(model: PreTrainedModel, folder: Path) -> None:
@@ -62,6 +78,9 @@ def export_with_torch(model: PreTrainedModel, folder: Path) -> None:
     Args:
         model: The model, in float32.
         folder: Where to.
+
+    Raises:
+        ConfigError: The model's layers keep other states than keys and values.
     """
     past = _example_cache(model)
     batch, length = torch.export.Dim("batch_size"), torch.export.Dim("sequence_length")

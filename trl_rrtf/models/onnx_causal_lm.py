@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,14 +21,21 @@ from trl_rrtf.models.onnx_runtime import (
     require_onnx_model,
     require_within,
 )
+from trl_rrtf.models.onnx_step import OnnxStep
+
+_LOGGER = logging.getLogger(__name__)
 
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.onnx", "*.onnx_data")
 """What is fetched from the Hub."""
 
-_TYPES = {"tensor(float)": (1, torch.float32), "tensor(float16)": (10, torch.float16), "tensor(bfloat16)": (16, torch.bfloat16)}
-"""What a session calls a type -> ONNX's number of it, and torch's type."""
 
-_INT64 = 7
+_NOT_GENERATED = {
+    "cache_implementation": "an ONNX model takes a dynamic cache",
+    "assistant_early_exit": "an ONNX model runs all its layers (`assistant_model` and `prompt_lookup_num_tokens` work)",
+    "dola_layers": "an ONNX model gives no layer's logits but the last's",
+    "penalty_alpha": "an ONNX model gives no hidden states for contrastive search",
+}
+"""Settings of `generate` that need what a graph does not give."""
 
 
 class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers ships no complete types
@@ -65,17 +73,8 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
         self.generation_config = generation_config or GenerationConfig.from_model_config(config)
         is_on_gpu = session.get_providers()[0] == "CUDAExecutionProvider"
         self._device = torch.device("cuda", 0) if is_on_gpu else torch.device("cpu")
-        inputs = {value.name: value for value in session.get_inputs()}
         self._cap = position_cap(session)
-        self._outputs = [value.name for value in session.get_outputs()]
-        self._takes_positions = "position_ids" in inputs
-        self._past = [value for name, value in inputs.items() if name.startswith("past_key_values.")]
-        if not self._past or len(self._past) % 2 or len(self._outputs) != 1 + len(self._past):
-            raise LoadError("`model`: the graph has no cache of keys and values; export it with `trl-rrtf export`")
-        self._type, self._dtype = _TYPES[self._past[0].type]
-        [logits] = [value for value in session.get_outputs() if value.name == "logits"]
-        self._logits_type, self._logits_dtype = _TYPES[logits.type]
-        self._vocabulary = logits.shape[-1] if isinstance(logits.shape[-1], int) else config.get_text_config().vocab_size
+        self._step = OnnxStep(session, self._device, config.get_text_config().vocab_size)
 
     @classmethod
     def from_pretrained(
@@ -85,24 +84,27 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
 
         Args:
             model: Folder that `trl-rrtf export` wrote, or a Hub id of one.
-            device: `cpu`, `cuda`, or None for CUDA where it is, else the CPU.
+            device: `cpu`, `cuda`, or None for CUDA where it is and starts, else the CPU, with a warning if CUDA is
+                there.
             threads: Threads of an operator; by default one per core.
             revision: Branch, tag or commit on the Hub.
 
         Raises:
             LoadError: It is not there, or not complete.
-            ConfigError: CUDA was asked for and is not there, or `threads` is below 1.
+            ConfigError: CUDA was asked for and is not there or does not start, or `threads` is below 1.
         """
         if threads is not None and threads < 1:
             raise ConfigError(f"`threads`: expected at least 1, or None for one per core, got {threads}")
-        provider = choose_provider(device)
         folder = require_onnx_model(exported_folder(model, revision))
-        if provider == "CUDAExecutionProvider" and not torch.cuda.is_available():
-            raise ConfigError(
-                f"`device`: onnxruntime has CUDA and this torch ({torch.__version__}) does not; install a CUDA build of torch, "
-                "or use `--device cpu`"
-            )
-        session = make_session(folder, provider, threads)
+        provider = choose_provider(device)
+        try:
+            _require_cuda_of_torch(provider)
+            session = make_session(folder, provider, threads)
+        except ConfigError as error:
+            if device is not None:
+                raise
+            _LOGGER.warning("CUDA cannot be used, and the CPU is, as no `device` was asked for. %s", error)
+            session = make_session(folder, choose_provider("cpu"), threads)
         has_settings = (folder / "generation_config.json").is_file()
         settings = GenerationConfig.from_pretrained(folder) if has_settings else None
         return cls(session, AutoConfig.from_pretrained(folder), settings)
@@ -115,7 +117,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
     @property
     def dtype(self) -> torch.dtype:
         """Type of the cache."""
-        return self._dtype
+        return self._step.dtype
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
         """Refused: the folder that it was loaded from is the model.
@@ -135,6 +137,21 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
                 "precision"
             )
         return self
+
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Generates as transformers' models do; see `GenerationMixin.generate`.
+
+        Raises:
+            ConfigError: The cache, or a way of decoding, needs a model in PyTorch.
+        """
+        settings = generation_config or self.generation_config
+        for name, reason in _NOT_GENERATED.items():
+            value = kwargs.get(name, getattr(settings, name, None))
+            if value is not None and not (name == "cache_implementation" and value.startswith("dynamic")):
+                raise ConfigError(f"`{name}`: {reason}, got {value!r}; leave it out")
+        return super().generate(inputs, generation_config, *args, **kwargs)
 
     def forward(
         self,
@@ -189,61 +206,37 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # t
                 f"got shape {tuple(attention_mask.shape)}"
             )
         require_within(self._cap, past + length)
-        if length and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self._vocabulary:
-            raise ConfigError(f"`input_ids`: expected ids from 0 to {self._vocabulary - 1}, got up to {int(input_ids.max())}")
+        self._require_ids(input_ids)
         if position_ids is None:
             position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
         position_ids = position_ids.expand(batch, -1)  # transformers may give one row for all
-        inputs = [tensor.to(self.device, torch.long) for tensor in (input_ids, attention_mask, position_ids)]
+        inputs = tuple(tensor.to(self.device, torch.long) for tensor in (input_ids, attention_mask, position_ids))
         states = [states for layer in cache.layers for states in (layer.keys, layer.values)] if past else []
-        if past and length > 1 and batch > 1:  # ONNX Runtime's fused attention takes several tokens over a cache row by row
-            rows = [self._run(*([part[row : row + 1] for part in parts] for parts in (inputs, states))) for row in range(batch)]
-            logits, *new = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        else:
-            logits, *new = self._run(inputs, states)
+        last = 0 if labels is not None else logits_to_keep
+        logits, new = self._step(*inputs, states=states, last=last)
         _replace(cache, new)
         logits = logits.float()
-        loss = None if labels is None else self.loss_function(logits=logits, labels=labels, vocab_size=self._vocabulary)
+        loss = None if labels is None else self.loss_function(logits=logits, labels=labels, vocab_size=self._step.vocabulary)
         kept = logits[:, -logits_to_keep:] if logits_to_keep else logits
         output = CausalLMOutputWithPast(loss=loss, logits=kept, **({} if use_cache is False else {CACHE: cache}))
         return output.to_tuple() if return_dict is False else output
 
-    def _run(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
-        """Logits and the extended keys and values; inputs and outputs are torch's tensors, nothing is copied."""
-        input_ids, attention_mask, position_ids = inputs
-        batch, length = input_ids.shape
-        total = attention_mask.shape[1]
-        states = list(states) or [self._empty(batch, value.shape, 0) for value in self._past]
-        logits = torch.empty(batch, length, self._vocabulary, dtype=self._logits_dtype, device=self.device)
-        new = [self._empty(batch, value.shape, total) for value in self._past]
-        binding = self.session.io_binding()
-        bound = {"input_ids": input_ids, "attention_mask": attention_mask}
-        bound |= {"position_ids": position_ids} if self._takes_positions else {}
-        kept = [self._bind(binding.bind_input, name, _INT64, tensor) for name, tensor in bound.items()]
-        kept += [
-            self._bind(binding.bind_input, value.name, self._type, tensor)
-            for value, tensor in zip(self._past, states, strict=True)
-        ]
-        self._bind(binding.bind_output, "logits", self._logits_type, logits)
-        for name, tensor in zip(self._present(), new, strict=True):
-            self._bind(binding.bind_output, name, self._type, tensor)
-        binding.synchronize_inputs()
-        self.session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        return [logits, *new]
+    def _require_ids(self, input_ids: Tensor) -> None:
+        """Refuses ids beyond the vocabulary; ONNX Runtime would name an operator, or nothing."""
+        if input_ids.numel():
+            lowest, highest = (int(end) for end in input_ids.aminmax())
+            if not 0 <= lowest <= highest < self._step.vocabulary:
+                raise ConfigError(f"`input_ids`: expected ids from 0 to {self._step.vocabulary - 1}, got {lowest} to {highest}")
 
-    def _bind(self, bind: Any, name: str, kind: int, tensor: Tensor) -> Tensor:
-        """Tells the session where a tensor lies; the one that is returned must live until it has run."""
-        tensor = tensor.contiguous()
-        address = tensor.data_ptr() or torch.empty(1).data_ptr()  # of a tensor without elements there is none
-        bind(name, self.device.type, self.device.index or 0, kind, tuple(tensor.shape), address)
-        return tensor
 
-    def _empty(self, batch: int, shape: Sequence[Any], length: int) -> Tensor:
-        return torch.empty(batch, shape[1], length, shape[3], dtype=self.dtype, device=self.device)
-
-    def _present(self) -> Iterator[str]:
-        return (value.name.replace("past_key_values.", "present.") for value in self._past)
+def _require_cuda_of_torch(provider: str) -> None:
+    """Refuses a torch without CUDA beside a session with it: the tensors lie where torch can put them."""
+    if provider == "CUDAExecutionProvider" and not torch.cuda.is_available():
+        reason = "is built without it" if torch.version.cuda is None else "finds no GPU that it can use"
+        raise ConfigError(
+            f"`device`: onnxruntime has CUDA and torch ({torch.__version__}) {reason}; install a CUDA build of torch and the "
+            "driver, or use `--device cpu`"
+        )
 
 
 def exported_folder(model: str | Path, revision: str | None = None) -> Path:
@@ -281,8 +274,7 @@ def _replace(cache: DynamicCache, states: Sequence[Tensor]) -> None:
     if not cache.get_seq_length():  # transformers may have made layers that keep a window alone
         plain = DynamicCache()
         for layer, (keys, values) in enumerate(zip(states[::2], states[1::2], strict=True)):
-            plain.update(keys, values, layer)
+            plain.update(keys[:, :, :0], values[:, :, :0], layer)  # of nothing: it copies what it gets
         cache.layers = plain.layers
-        return
     for layer, keys, values in zip(cache.layers, states[::2], states[1::2], strict=True):
         layer.keys, layer.values = keys, values

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +24,10 @@ REPORT_FILE = "export_report.json"
 
 CAP_ENTRY, CAP_REASON_ENTRY = "trl_rrtf.usable_positions", "trl_rrtf.usable_positions_reason"
 """Entries of a graph's metadata, where it is right for shorter texts than the model."""
+
+SHARED_CACHE_ENTRY, PADDING_ENTRY = "trl_rrtf.shared_cache", "trl_rrtf.padding"
+"""Entries of a graph's metadata: its cache may lie in one buffer of any length, which a step writes into; and `right`, where
+the tokens of each row must stand before its padding. See [`OnnxStep`][trl_rrtf.models.onnx_step.OnnxStep]."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -97,29 +104,61 @@ def make_session(folder: str | Path, provider: str, threads: int | None = None) 
         LoadError: The graph or its weights are damaged.
         ConfigError: The provider did not start (a CUDA library is missing, say).
     """
+    return open_session(require_onnx_model(folder) / MODEL_FILE, provider, threads)
+
+
+def open_session(path: Path, provider: str, threads: int | None = None) -> Any:
+    """Loads a graph from its file; see [`make_session`][trl_rrtf.models.onnx_runtime.make_session]."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
-    path = require_onnx_model(folder) / MODEL_FILE
-    if provider == _PROVIDERS["cuda"] and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN of torch, or of NVIDIA's packages, where the system has none
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
-    except Exception as error:  # onnxruntime has an exception class per status, none of them public
-        raise LoadError(
-            f"`{path}` cannot be loaded ({str(error).splitlines()[0]}); a file is damaged or half copied, or this onnxruntime "
-            f"({onnxruntime.__version__}) is older than the one that exported it: copy or export it again"
-        ) from error
+    said = io.StringIO()  # by onnxruntime's Python part: what CUDA lacks, and that it would fall back
+    with contextlib.redirect_stdout(said) if provider == _PROVIDERS["cuda"] else contextlib.nullcontext():
+        if provider == _PROVIDERS["cuda"] and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # of NVIDIA's packages, which torch brings along; torch's own are loaded with torch
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        except Exception as error:  # onnxruntime has an exception class per status, none of them public
+            raise LoadError(_cannot_load(path, provider, error)) from error
     if provider not in session.get_providers():
         raise ConfigError(
-            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU; it needs the CUDA "
-            "and cuDNN libraries that it was built for (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings them) and a driver "
-            "that knows them; or use `--device cpu`"
+            f"`device`: {provider} is installed but did not start, onnxruntime would fall back to the CPU. "
+            f"{_why_not_cuda(said.getvalue())}. onnxruntime-gpu {onnxruntime.__version__} needs CUDA "
+            f"{onnxruntime.cuda_version or '13'} and cuDNN 9, and a driver for them: install them (`pip install "
+            "onnxruntime-gpu[cuda,cudnn]` brings all but the driver), or use `--device cpu`"
         )
     return session
+
+
+def _cannot_load(path: Path, provider: str, error: Exception) -> str:
+    import onnxruntime
+
+    reason = str(error).splitlines()[0]
+    if "NOT_IMPLEMENTED" in reason:
+        return (
+            f"`{path}` cannot be run by onnxruntime {onnxruntime.__version__} on {provider}, which has no kernel for a part of "
+            f"it ({reason}); a graph in bf16 runs on CUDA alone (`--device cuda`), else export it again for this device"
+        )
+    return (
+        f"`{path}` cannot be loaded ({reason}); a file is damaged or half copied, or this onnxruntime "
+        f"({onnxruntime.__version__}) is older than the one that exported it: copy or export it again"
+    )
+
+
+def _why_not_cuda(said: str) -> str:
+    """Why onnxruntime's CUDA library does not start: what the loader says of it, else what onnxruntime said."""
+    import onnxruntime
+
+    for path in (Path(onnxruntime.__file__).parent / "capi").glob("*onnxruntime_providers_cuda*"):
+        try:
+            ctypes.CDLL(str(path))
+        except OSError as error:
+            return f"Its library cannot be loaded: {error}"
+    lines = [line.strip(" *") for line in said.splitlines()]
+    return " ".join(line for line in lines if line) or "onnxruntime gave no reason; no GPU may be visible (`nvidia-smi`)"
 
 
 @dataclass(frozen=True)
@@ -156,9 +195,9 @@ def require_within(cap: PositionCap | None, tokens: int) -> None:
 
 @dataclass
 class OnnxDecoder:
-    """A decoder with a cache, one step at a time; for measuring and comparing.
+    """A decoder with a cache, one step at a time, in NumPy; for measuring and comparing.
 
-    `generate` is left to [`OnnxCausalLM`][trl_rrtf.OnnxCausalLM].
+    `generate` is left to [`OnnxCausalLM`][trl_rrtf.OnnxCausalLM]; both run the same steps.
 
     Attributes:
         session: The session.
@@ -170,14 +209,15 @@ class OnnxDecoder:
 
     def __post_init__(self) -> None:
         """Reads the names and sizes of the graph's inputs."""
-        inputs = {value.name: value for value in self.session.get_inputs()}
-        self.takes_positions = "position_ids" in inputs
+        import torch
+
+        from trl_rrtf.models.onnx_step import OnnxStep
+
+        on_gpu = self.session.get_providers()[0] == _PROVIDERS["cuda"] and torch.cuda.is_available()
+        self._device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+        self._step = OnnxStep(self.session, self._device)
         self._cap = position_cap(self.session)
-        self._cache = [value for name, value in inputs.items() if name.startswith("past_key_values")]
-        if not self._cache:
-            raise LoadError("the graph has no key-value cache; export it with `trl-rrtf export`")
-        self._outputs = [value.name for value in self.session.get_outputs()]
-        self._dtype = np.float16 if "float16" in self._cache[0].type else np.float32
+        self.takes_positions = self._step.takes_positions
 
     @classmethod
     def load(cls, folder: str | Path, provider: str, threads: int | None = None) -> Self:
@@ -197,7 +237,7 @@ class OnnxDecoder:
         Args:
             input_ids: (B, S) the new tokens.
             attention_mask: (B, T) of all tokens, the cached ones too; 0 is padding.
-            cache: What the last step returned, None at first.
+            cache: What the last step returned, None at first; it may be extended once.
             first_position: Position of each row's first token.
 
         Returns:
@@ -206,13 +246,10 @@ class OnnxDecoder:
         Raises:
             ConfigError: The text is longer than the graph is right for.
         """
-        batch, length = input_ids.shape
+        import torch
+
         require_within(self._cap, first_position + attention_mask.shape[1])
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.takes_positions:
-            feed["position_ids"] = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)[:, -length:] + first_position
-        if cache is None:
-            cache = [np.zeros((batch, value.shape[1], 0, value.shape[3]), dtype=self._dtype) for value in self._cache]
-        feed |= {value.name: states for value, states in zip(self._cache, cache, strict=True)}
-        logits, *cache = self.session.run(["logits", *(n for n in self._outputs if n.startswith("present"))], feed)
-        return logits.astype(np.float32, copy=False), cache
+        positions = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)[:, -input_ids.shape[1] :] + first_position
+        inputs = (torch.from_numpy(np.ascontiguousarray(part)) for part in (input_ids, attention_mask, positions))
+        logits, states = self._step(*(part.to(self._device, torch.int64) for part in inputs), states=cache or ())
+        return logits.float().cpu().numpy(), states

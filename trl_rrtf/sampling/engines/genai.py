@@ -65,6 +65,9 @@ class GenaiSampler:
         try:
             config = onnxruntime_genai.Config(str(folder))
             config.clear_providers()
+            # Left alone, genai takes half of the cores where each of them counts as two.
+            threads = {"intra_op_num_threads": torch.get_num_threads()}
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": threads}}}))
             if has_cuda and options.device != "cpu":
                 config.append_provider("cuda")
             self._model = onnxruntime_genai.Model(config)
